@@ -1,0 +1,40 @@
+.PHONY: demo test lint bench generate lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+demo: .venv/ready
+	@$(BIN)/millstream demo
+
+test: .venv/ready
+	@$(BIN)/pytest
+
+# Format, lint, types, import rules, generated files and the compose file.
+lint: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m cli.generate --check
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.kafka.yml
+
+bench: .venv/ready
+	@$(BIN)/python -m benchmarks.spine
+
+generate: .venv/ready
+	$(BIN)/python -m cli.generate
+
+lock: .venv/ready
+	$(BIN)/uv pip compile --universal --generate-hashes --no-header --extra local --extra dev -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf .venv .millstream
+
+.venv/ready: requirements.lock pyproject.toml
+	@echo "Building .venv ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; set PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch .venv/ready

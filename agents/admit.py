@@ -1,0 +1,135 @@
+"""Admit a request: valid, known, in time, priced and reserved; then it goes to its provider's lane, else to its caller."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+
+from agents.outgoing import Clock, Encoder, decode, place_of
+from config import ledger
+from config.prices import Catalogue, price_on
+from config.transactions import Transactions
+from core.admission import UUID, problem_of, provider_and_model
+from core.errors import error
+from core.facts import refusal, undecodable
+from core.outcome import Emit, Outcome, Record, Reject, pack, unpack
+from core.pricing import upper_bound
+from schemas.cloudevents import trace_of
+from schemas.codec import Codec, Undecodable
+from schemas.events import Error, LlmCall, LlmRequest, LlmResponse
+
+DAY_US = 86_400_000_000
+Refused = LlmResponse
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitRules:
+    """The bounds a deployment sets: bytes of a request's value, and output tokens where a request names no limit."""
+
+    max_request_bytes: int
+    default_max_output_tokens: int
+
+
+class Admit:
+    """The admit stage."""
+
+    def __init__(
+        self, codec: Codec, transactions: Transactions, catalogue: Catalogue, rules: AdmitRules, clock: Clock
+    ) -> None:
+        self._codec = codec
+        self._encoder = Encoder(codec, "admit", clock)
+        self._transactions = transactions
+        self._catalogue = catalogue
+        self._rules = rules
+        self._clock = clock
+
+    async def __call__(self, record: Record) -> Outcome:
+        """Deal with one record of the request topic."""
+        try:
+            request: LlmRequest = await decode(self._codec, "LlmRequest", record.value)  # type: ignore[assignment]
+        except Undecodable as why:
+            return await self._undecodable(record, str(why))
+        now = self._clock()
+        trace = trace_of(record.headers, request["request_id"])
+        size = len(record.value or b"")
+        call_or_answer = self._decide(request, size, now)
+        refused = call_or_answer if "outcome" in call_or_answer else None
+        bound = 0 if refused else call_or_answer.get("reserved_nano_usd") or 0
+        answer = pack((self._encoder.response(refused, trace),)) if refused else None  # type: ignore[arg-type]
+        admitted = await self._admit(record, request["request_id"], request["tenant"], bound, answer, now)
+        if admitted.kind == "other":
+            return Emit((self._encoder.response(_reused(request, record), trace, _id_at(record)),))
+        if admitted.answer is not None:
+            return Emit(unpack(admitted.answer))
+        call: LlmCall = call_or_answer if refused is None else self._call(request, now)  # type: ignore[assignment]
+        # A request that was admitted before keeps the time of its first admission, so that its call is the same event.
+        return Emit((self._encoder.call({**call, "admitted_at": admitted.admitted_at}, trace),))
+
+    def _decide(self, request: LlmRequest, size: int, now: int) -> LlmCall | LlmResponse:
+        """The call to make, or the answer that refuses it."""
+        problem = problem_of(request, size, self._rules.max_request_bytes) or self._unknown_model(request)
+        if problem is not None:
+            return refusal(request, "refused", problem, now)
+        if request["deadline"] is not None and now >= request["deadline"]:
+            late = error("pipeline_deadline_exceeded", "The deadline had passed when the request was admitted.")
+            return refusal(request, "expired", late, now)
+        return self._call(request, now)
+
+    def _call(self, request: LlmRequest, now: int) -> LlmCall:
+        provider, model = provider_and_model(request["model"])
+        output = request["parameters"]["max_output_tokens"] or self._rules.default_max_output_tokens
+        return LlmCall(
+            request=request,
+            provider=provider,
+            model=model,
+            max_output_tokens=output,
+            admitted_at=now,
+            reserved_nano_usd=upper_bound(request, output, price_on(provider, model, now // DAY_US)),
+        )
+
+    def _unknown_model(self, request: LlmRequest) -> Error | None:
+        asked = request["model"]
+        provider, model = provider_and_model(asked)
+        if self._catalogue.knows(provider, model, self._clock() // DAY_US):
+            return None
+        nearest = self._catalogue.nearest(asked or "")
+        hint = f"the nearest known are {', '.join(nearest)}" if nearest else "name one as provider/model"
+        return error("caller_unknown_model", f"Model {asked!r} is not known here; {hint}.")
+
+    async def _admit(
+        self, record: Record, request_id: str, account: str, reserve: int, answer: bytes | None, now: int
+    ) -> ledger.Admitted:
+        # The ledger's key is at most 64 characters; only a valid id can be as short as it looks.
+        key = request_id if UUID.fullmatch(request_id) else hashlib.sha256(request_id.encode()).hexdigest()
+        body = hashlib.sha256(record.value or b"").digest()
+        return await self._transactions.run(
+            ledger.admit, ledger.Admission(key, body, account[:256], reserve, answer, now)
+        )
+
+    async def _undecodable(self, record: Record, why: str) -> Outcome:
+        """A dead letter, and an answer too where the key tells whom to answer."""
+        failure = error("caller_undecodable", why)
+        key = (record.key or b"").decode("ascii", "replace")
+        if not UUID.fullmatch(key):
+            return Reject(failure["code"], why)
+        trace = trace_of(record.headers, key)
+        answer = undecodable(key, failure, record.timestamp_us)
+        packed = pack((self._encoder.response(answer, trace),))
+        admitted = await self._admit(record, key, "default", 0, packed, self._clock())
+        if admitted.kind == "other":
+            return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
+        return Reject(failure["code"], why, unpack(admitted.answer or packed))
+
+
+def _reused(request: LlmRequest, record: Record) -> LlmResponse:
+    """The answer to a request id that stands for another body; its time is the record's, so that a repetition is equal."""
+    failure = error(
+        "caller_request_id_reused",
+        f"Request id {request['request_id']} was used before with another body; give every request an id of its own.",
+    )
+    return refusal(request, "refused", failure, record.timestamp_us)
+
+
+def _id_at(record: Record) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"response/{place_of(record)}"))

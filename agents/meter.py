@@ -1,0 +1,35 @@
+"""Settle what a provider call cost, once an attempt, and free the reservation of its request."""
+
+from __future__ import annotations
+
+from agents.outgoing import decode
+from config import ledger
+from config.transactions import Transactions
+from core.outcome import Drop, Emit, Outcome, Record, Reject
+from schemas.codec import Codec, Undecodable
+
+
+class Meter:
+    """The meter stage."""
+
+    def __init__(self, codec: Codec, transactions: Transactions) -> None:
+        self._codec = codec
+        self._transactions = transactions
+
+    async def __call__(self, record: Record) -> Outcome:
+        """Deal with one record of the usage topic."""
+        try:
+            usage = await decode(self._codec, "LlmUsage", record.value)
+        except Undecodable as why:
+            return Reject("caller_undecodable", str(why))
+        settlement = ledger.Settlement(
+            usage["request_id"], usage["attempt"], usage["cost_nano_usd"], usage["reserved_nano_usd"] or 0
+        )
+        settled = await self._transactions.run(ledger.settle, settlement)
+        if settled is None:
+            return Reject(
+                "pipeline_unknown_attempt",
+                f"The ledger does not know attempt {usage['attempt']} of request {usage['request_id']}; "
+                "check that every stage uses the same MILLSTREAM_DATABASE_URL.",
+            )
+        return Emit(()) if settled else Drop(f"attempt {usage['attempt_id']} was settled before")

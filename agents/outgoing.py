@@ -1,0 +1,110 @@
+"""Turn what a stage decided into events ready for the broker, with stable ids, so that a repetition is recognised."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from core.outcome import Drop, Emit, Fail, Outcome, Outgoing, Record, Reject
+from core.topics import DEAD_LETTERS, RESPONSES, USAGE, Topic, calls
+from schemas.cloudevents import headers, trace_of
+from schemas.codec import Codec, Event, SchemaNotLoaded
+from schemas.events import DeadLetter, Header, LlmCall, LlmResponse, LlmUsage
+
+LOG = logging.getLogger(__name__)
+Clock = Callable[[], int]
+
+#: Header of a dead letter that was sent again: how often the record has been one.
+TIMES_SEEN = "millstream-times-seen"
+
+
+async def decode(codec: Codec, name: str, value: bytes | None) -> Event:
+    """Decode a value, fetching an unknown schema off the event loop; while the registry is away, wait for it.
+
+    Raises `schemas.codec.Undecodable`.
+    """
+    pause = 0.2
+    while True:
+        try:
+            return codec.decode(name, value)
+        except SchemaNotLoaded as missing:
+            try:
+                await asyncio.to_thread(codec.load, missing.schema_id)
+            except OSError as error:
+                LOG.warning("The schema registry is away (%s); trying again in %.1f s.", type(error).__name__, pause)
+                await asyncio.sleep(pause)
+                pause = min(5.0, pause * 2)
+
+
+class Encoder:
+    """Makes the events of one stage."""
+
+    def __init__(self, codec: Codec, stage: str, clock: Clock) -> None:
+        self._codec = codec
+        self._stage = stage
+        self._clock = clock
+
+    def call(self, call: LlmCall, trace: bytes) -> Outgoing:
+        """An admitted request on its way to its provider's lane."""
+        request_id = call["request"]["request_id"]
+        event_id = str(uuid.uuid5(uuid.UUID(request_id), "call"))
+        return self._event(calls(call["provider"]), request_id, event_id, call, call["admitted_at"], trace)
+
+    def response(self, response: LlmResponse, trace: bytes, event_id: str | None = None) -> Outgoing:
+        """The answer to a request; it has one id for ever unless `event_id` gives another."""
+        request_id = response["request_id"]
+        event_id = event_id or str(uuid.uuid5(uuid.NAMESPACE_URL, f"{request_id}/response"))
+        return self._event(RESPONSES, request_id, event_id, response, response["finished_at"], trace)
+
+    def usage(self, usage: LlmUsage, trace: bytes) -> Outgoing:
+        """The accounting fact of a provider call, known by the call's id."""
+        return self._event(USAGE, usage["request_id"], usage["attempt_id"], usage, usage["finished_at"], trace)
+
+    def events_of(self, record: Record, outcome: Outcome) -> tuple[Outgoing, ...]:
+        """All that an outcome puts on the broker; a rejected record becomes a dead letter beside its events."""
+        match outcome:
+            case Emit(events):
+                return events
+            case Reject(_, _, events):
+                return (*events, self._dead_letter(record, outcome))
+            case Drop() | Fail():
+                return ()
+
+    def _dead_letter(self, record: Record, why: Reject) -> Outgoing:
+        at = self._clock()
+        seen = next((value for name, value in record.headers if name == TIMES_SEEN), b"0")
+        letter = DeadLetter(
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            key=record.key,
+            value=record.value,
+            headers=[Header(key=name, value=value) for name, value in record.headers],
+            timestamp=record.timestamp_us,
+            reason=why.code,
+            message=why.message,
+            stage=self._stage,
+            times_seen=int(seen) + 1 if seen.isdigit() else 1,
+            failed_at=at,
+        )
+        place = place_of(record)
+        trace = trace_of(record.headers, place)
+        event_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self._stage}/{place}"))
+        return Outgoing(
+            DEAD_LETTERS.name, record.key or b"", self._codec.encode(DEAD_LETTERS.record, letter),
+            headers(DEAD_LETTERS.record, event_id, self._stage, at, trace),
+        )  # fmt: skip
+
+    def _event(
+        self, topic: Topic, key: str, event_id: str, event: Mapping[str, Any], time_us: int, trace: bytes
+    ) -> Outgoing:
+        value = self._codec.encode(topic.record, event)
+        return Outgoing(topic.name, key.encode(), value, headers(topic.record, event_id, self._stage, time_us, trace))
+
+
+def place_of(record: Record) -> str:
+    """Where a record stands, as text that names it for ever."""
+    return f"{record.topic}/{record.partition}/{record.offset}"

@@ -1,0 +1,96 @@
+"""What the commands need of Kafka: a client that says clearly when the broker is away, topics, positions, records."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from cli.errors import CommandError
+from config.settings import Settings
+from core.topics import Topic
+
+REACH_SECONDS = 5.0
+QUIET = logging.getLogger("millstream.librdkafka")
+QUIET.addHandler(logging.NullHandler())
+QUIET.propagate = False
+
+
+def admin(settings: Settings) -> tuple[AdminClient, set[str]]:
+    """A connected admin client and the names of the topics; `CommandError` when no broker answers."""
+    client = AdminClient({"bootstrap.servers": settings.kafka_bootstrap}, logger=QUIET)
+    try:
+        return client, set(client.list_topics(timeout=REACH_SECONDS).topics)
+    except KafkaException:
+        raise CommandError(
+            f"No Kafka broker answers at {settings.kafka_bootstrap}; start one with `millstream up`, "
+            "or set MILLSTREAM_KAFKA_BOOTSTRAP."
+        ) from None
+
+
+def need_topics(settings: Settings, topics: list[Topic]) -> None:
+    """`CommandError` when a topic is missing."""
+    _, present = admin(settings)
+    missing = [t.on(settings.topic_prefix) for t in topics if t.on(settings.topic_prefix) not in present]
+    if missing:
+        raise CommandError(
+            f"Topic {missing[0]} does not exist at {settings.kafka_bootstrap}; run `millstream migrate`."
+        )
+
+
+def create_topics(settings: Settings, topics: tuple[Topic, ...]) -> list[str]:
+    """Create the topics that are missing; their names."""
+    client, present = admin(settings)
+    wanted = [
+        NewTopic(
+            name, settings.topic_partitions, settings.topic_replication,
+            config={
+                "retention.ms": str(topic.keep_ms),
+                "max.message.bytes": str(settings.max_request_bytes * 2 + 1_000_000),
+            },
+        )
+        for topic in topics
+        if (name := topic.on(settings.topic_prefix)) not in present
+    ]  # fmt: skip
+    for name, created in client.create_topics(wanted).items() if wanted else ():
+        try:
+            created.result()
+        except KafkaException as error:
+            raise CommandError(f"Topic {name} could not be created: {error.args[0].str()}.") from None
+    return [topic.topic for topic in wanted]
+
+
+def reader(settings: Settings, topic: Topic, *, from_beginning: bool) -> Consumer:
+    """A consumer of every partition of a topic, outside any group; from now on, or from the beginning."""
+    need_topics(settings, [topic])
+    name = topic.on(settings.topic_prefix)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap, "group.id": "millstream-cli", "enable.auto.commit": False,
+            "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20,
+            "fetch.message.max.bytes": settings.max_request_bytes * 2 + 1_000_000,
+        },
+        logger=QUIET,
+    )  # fmt: skip
+    partitions = consumer.list_topics(name, timeout=REACH_SECONDS).topics[name].partitions
+    start = []
+    for number in partitions:
+        position = OFFSET_BEGINNING
+        if not from_beginning:
+            # Where the log ends now, so that an answer to what is sent next cannot be missed.
+            _, position = consumer.get_watermark_offsets(TopicPartition(name, number), timeout=REACH_SECONDS)
+        start.append(TopicPartition(name, number, position if from_beginning or position >= 0 else OFFSET_END))
+    consumer.assign(start)
+    return consumer
+
+
+def records(consumer: Consumer) -> Iterator[Message | None]:
+    """Records as they come, for ever, and None now and then while there are none."""
+    while True:
+        batch: list[Any] = consumer.consume(500, timeout=0.1)
+        yield from (message for message in batch if message.error() is None)
+        if not batch:
+            yield None

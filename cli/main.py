@@ -1,0 +1,63 @@
+"""The `millstream` command: one module a subcommand, each with `describe(parser)` and `run(arguments) -> exit status`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import NoReturn
+
+from cli.errors import CommandError
+from config.settings import SettingsError
+
+COMMANDS = {
+    "up": "start a local stack and all workers, until Ctrl-C",
+    "send": "send one request, or a file of them, and print the answers",
+    "tail": "print the records of a topic as they come",
+    "worker": "run the stage admit, complete or meter",
+    "sink": "copy requests, responses, usage and dead letters into ClickHouse",
+    "migrate": "create topics, tables and registered schemas; safe to run again",
+    "demo": "run 300 requests through a local stack and prove that nothing was lost",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(f"{message[0].upper()}{message[1:]}; see `{self.prog} --help`.")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; its exit status, 2 with one sentence on standard error when it cannot be run as asked."""
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except (CommandError, SettingsError) as problem:
+        print(f"millstream: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; Python must not fail again when it flushes at the end.
+        sys.stdout = None  # type: ignore[assignment]
+        return 0
+
+
+def _run(arguments: list[str]) -> int:
+    parser = _Parser(prog="millstream", description="A Kafka-native gateway to LLM providers.", allow_abbrev=False)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    wanted = next((word for word in arguments if not word.startswith("-")), None)
+    module = None
+    for name, summary in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        if name == wanted:
+            # Only the command that runs is imported, so that `millstream --help` and each command start fast.
+            module = importlib.import_module(f"cli.{name}")
+            module.describe(subparser)
+    parsed = parser.parse_args(arguments)
+    if module is None:
+        raise CommandError(f"{parsed.command} cannot be run from here; see `millstream --help`.")
+    status: int = module.run(parsed)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""`millstream sink`: copy events into ClickHouse until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import threading
+
+from cli import kafka
+from cli.stackfile import stack_settings
+from config.schema_registry import open_codec
+from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    """No options: everything comes from the settings."""
+
+
+def run(_: argparse.Namespace) -> int:
+    """Run the sink; it retries while ClickHouse is away and stops on SIGTERM."""
+    from sinks import consumer
+
+    settings = stack_settings()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    kafka.need_topics(settings, [REQUESTS, RESPONSES, USAGE, DEAD_LETTERS])
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    consumer.run(settings, stopped, open_codec(settings))
+    return 0

@@ -1,0 +1,1 @@
+"""Facts from outside: settings, prices, the schema registry and the ledger."""

@@ -1,0 +1,48 @@
+"""Open the ledger's database, SQLite or PostgreSQL, with the settings that its transactions rely on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from config.models import METADATA
+from config.settings import SettingsError
+
+SQLITE_BUSY_MS = 60_000
+
+
+def open_database(url: str) -> Engine:
+    """An engine for a database URL, `sqlite:///path` or `postgresql+psycopg://…`; `SettingsError` for any other."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingsError(
+            "Setting MILLSTREAM_DATABASE_URL is not a database URL; "
+            "give one such as sqlite:///millstream.db or postgresql+psycopg://host/name."
+        ) from None
+    if parsed.drivername in ("postgresql", "postgresql+psycopg"):
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=4, hide_parameters=True
+        )
+    if parsed.get_backend_name() != "sqlite":
+        raise SettingsError(
+            f"Setting MILLSTREAM_DATABASE_URL names {parsed.drivername}; use sqlite or postgresql+psycopg."
+        )
+    engine = create_engine(parsed, connect_args={"isolation_level": None}, hide_parameters=True)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def create_tables(engine: Engine) -> None:
+    """Create the ledger's tables where they are missing; safe to run again."""
+    METADATA.create_all(engine)
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    # A write-ahead log lets other processes read during a write; NORMAL keeps every commit through a kill of the process
+    # (https://sqlite.org/pragma.html#pragma_synchronous).
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={SQLITE_BUSY_MS}", "temp_store=MEMORY"):
+        connection.execute(f"PRAGMA {pragma}")

@@ -1,0 +1,367 @@
+"""The ledger: what is known of every request id, so that nothing is paid twice and no answer is lost.
+
+Each operation takes a connection inside a transaction and a batch of entries, and returns a result per entry, in order. The
+answer is stored as done before it is published, so that a crash at any point republishes the same bytes. Times are integers
+of microseconds since 1970, money is in nano-USD.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from config.models import ACCOUNTS, ATTEMPTS, REQUESTS, WORKERS
+from core.attempts import Begin, CallState, OpenAttempt, Step, attempt_id, next_step
+
+DAY_US = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """A request that wants in: `answer` holds the packed answer when it is refused, None when it shall be called."""
+
+    request_id: str
+    body_hash: bytes
+    account: str
+    reserve_nano: int
+    answer: bytes | None
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What the ledger says of an admission.
+
+    `new`: it stands now. `same`: the id was known with this body, `answer` being its packed answer if there is one. `other`:
+    the id was known with another body, nothing changed. `admitted_at` and `reserved_nano` are those of the first admission.
+    """
+
+    kind: Literal["new", "same", "other"]
+    admitted_at: int
+    reserved_nano: int
+    answer: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A call that reached its lane, and its request's own rules."""
+
+    request_id: str
+    owner: str
+    now: int
+    deadline: int | None
+    max_attempts: int
+    retry_unknown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EndedAttempt:
+    """A provider call that ended: its packed usage event and its cost."""
+
+    number: int
+    usage: bytes
+    cost_nano: int | None
+    cost_status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The next step for a call, the calls ended before it, and the packed answer when it is known.
+
+    `step` is None when the ledger has no admission of the request.
+    """
+
+    step: Step | None
+    ended: tuple[EndedAttempt, ...]
+    answer: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of an open provider call, and with it the request's packed answer when there will be no further call.
+
+    `attempt` None ends a request for which no call is open. `lost` marks a call that a crash cut off; only then may another
+    process than the owner end it.
+    """
+
+    request_id: str
+    owner: str
+    now: int
+    attempt: EndedAttempt | None
+    answer: bytes | None
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A usage event to settle: the cost when it is known, else the bound that stays counted."""
+
+    request_id: str
+    number: int
+    cost_nano: int | None
+    bound_nano: int
+
+
+def month_of(now: int) -> str:
+    """The calendar month (UTC) of a time, such as 2026-11."""
+    return datetime.fromtimestamp(now // 1_000_000, UTC).strftime("%Y-%m")
+
+
+def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
+    """Admit requests and hold their reservations; a request id counts once, whoever comes first."""
+    known = {row.request_id: row for row in _requests(db, (e.request_id for e in entries))}
+    results: list[Admitted] = []
+    rows: dict[str, dict[str, Any]] = {}
+    held: Counter[tuple[str, str]] = Counter()
+    for entry in entries:
+        row = known.get(entry.request_id)
+        earlier = rows.get(entry.request_id) if row is None else row._mapping
+        if earlier is not None:
+            same = hmac.compare_digest(earlier["body_hash"], entry.body_hash)
+            kind: Literal["same", "other"] = "same" if same else "other"
+            results.append(Admitted(kind, earlier["admitted_at"], earlier["reserved_nano"], earlier["answer"]))
+            continue
+        reserve = entry.reserve_nano if entry.answer is None else 0
+        rows[entry.request_id] = {
+            "request_id": entry.request_id, "body_hash": entry.body_hash, "account": entry.account,
+            "window": month_of(entry.now), "reserved_nano": reserve, "admitted_at": entry.now,
+            "answer": entry.answer, "done_at": entry.now if entry.answer is not None else None,
+        }  # fmt: skip
+        held[entry.account, month_of(entry.now)] += reserve
+        results.append(Admitted("new", entry.now, reserve, entry.answer))
+    if rows:
+        db.execute(insert(REQUESTS), list(rows.values()))
+    _move(db, {account: (0, amount, 0) for account, amount in held.items() if amount})
+    return results
+
+
+def start(db: Connection, entries: Sequence[Start]) -> list[Started]:
+    """Decide each call's next step and, where it is to begin, record the open attempt under its owner."""
+    requests = {row.request_id: row for row in _requests(db, (e.request_id for e in entries))}
+    attempts = _attempts(db, requests)
+    open_owners = {a.owner for rows in attempts.values() for a in rows if a.ended_at is None}
+    alive = _alive(db, open_owners, max(e.now for e in entries)) if open_owners else set()
+    results: list[Started] = []
+    begun: list[dict[str, Any]] = []
+    for entry in entries:
+        request = requests.get(entry.request_id)
+        if request is None:
+            results.append(Started(None, (), None))
+            continue
+        rows = attempts[entry.request_id]
+        step = next_step(
+            _state(request, rows, alive - {entry.owner}), now=entry.now, deadline=entry.deadline,
+            max_attempts=entry.max_attempts, retry_unknown=entry.retry_unknown,
+        )  # fmt: skip
+        if isinstance(step, Begin):
+            begun.append({
+                "request_id": entry.request_id, "number": step.number, "reason": step.reason, "owner": entry.owner,
+                "started_at": entry.now, "lost": False, "settled": False,
+            })  # fmt: skip
+        ended = tuple(
+            EndedAttempt(a.number, a.usage, a.cost_nano, a.cost_status) for a in rows if a.ended_at is not None
+        )
+        results.append(Started(step, ended, request.answer))
+    if begun:
+        db.execute(insert(ATTEMPTS), begun)
+    return results
+
+
+def end(db: Connection, entries: Sequence[End]) -> list[bool]:
+    """Record the ends of calls and the answers of requests.
+
+    False where the ledger has moved on without this worker (its open call was taken for lost, or the request is done): then
+    nothing changed, the caller's result does not count, and `start` says what stands.
+    """
+    requests = {row.request_id: row for row in _requests(db, (e.request_id for e in entries))}
+    attempts = _attempts(db, requests)
+    results: list[bool] = []
+    ended: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
+    for entry in entries:
+        request, rows = requests.get(entry.request_id), attempts[entry.request_id]
+        valid = request is not None and request.answer is None and _may_end(entry, rows)
+        results.append(valid)
+        if not valid:
+            continue
+        if entry.attempt is not None:
+            ended.append({
+                "of": entry.request_id, "nr": entry.attempt.number, "ended_at": entry.now, "lost": entry.lost,
+                "usage": entry.attempt.usage, "cost_nano": entry.attempt.cost_nano,
+                "cost_status": entry.attempt.cost_status,
+            })  # fmt: skip
+        if entry.answer is not None:
+            done.append({"of": entry.request_id, "answer": entry.answer, "done_at": entry.now})
+    if ended:
+        where = (ATTEMPTS.c.request_id == bindparam("of"), ATTEMPTS.c.number == bindparam("nr"))
+        db.execute(update(ATTEMPTS).where(*where), ended)
+    if done:
+        db.execute(update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of")), done)
+        never_called = [d["of"] for d in done if not attempts[d["of"]]]
+        _release(db, never_called)
+    return results
+
+
+def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
+    """Move what calls cost from reserved to spent, once an attempt; the last one of a request frees its reservation.
+
+    True: settled now. False: it was settled before. None: the ledger does not know the attempt.
+    """
+    requests = {row.request_id: row for row in _requests(db, (e.request_id for e in entries))}
+    attempts = {(a.request_id, a.number): a for rows in _attempts(db, requests).values() for a in rows}
+    results: list[bool | None] = []
+    settled: dict[tuple[str, int], Settlement] = {}
+    for entry in entries:
+        key = (entry.request_id, entry.number)
+        if key not in attempts:
+            results.append(None)
+        elif attempts[key].settled or key in settled:
+            results.append(False)
+        else:
+            settled[key] = entry
+            results.append(True)
+    if not settled:
+        return results
+    where = (ATTEMPTS.c.request_id == bindparam("of"), ATTEMPTS.c.number == bindparam("nr"))
+    db.execute(update(ATTEMPTS).where(*where).values(settled=True), [{"of": r, "nr": n} for r, n in settled])
+    moves: dict[tuple[str, str], tuple[int, int, int]] = defaultdict(lambda: (0, 0, 0))
+    for entry in settled.values():
+        request = requests[entry.request_id]
+        spent, reserved, unknown = moves[request.account, request.window]
+        known = entry.cost_nano is not None
+        moves[request.account, request.window] = (
+            spent + (entry.cost_nano or 0), reserved, unknown + (0 if known else entry.bound_nano),
+        )  # fmt: skip
+    _move(db, moves)
+    still_open = {a.request_id for key, a in attempts.items() if not a.settled and key not in settled}
+    _release(db, {entry.request_id for entry in settled.values()} - still_open)
+    return results
+
+
+def heartbeat(db: Connection, owner: str, alive_until: int) -> None:
+    """State that a worker lives at least until then."""
+    _upsert(db, WORKERS, [{"owner": owner, "alive_until": alive_until}], lambda new: {"alive_until": new.alive_until})
+
+
+def leave(db: Connection, owner: str) -> None:
+    """State that a worker is gone: whatever it left open may be taken over at once."""
+    db.execute(delete(WORKERS).where(WORKERS.c.owner == owner))
+
+
+def purge(db: Connection, now: int, keep_days: int) -> int:
+    """Forget requests answered more than `keep_days` ago with nothing left to settle; how many rows went."""
+    old = select(REQUESTS.c.request_id).where(
+        REQUESTS.c.done_at < now - keep_days * DAY_US, REQUESTS.c.reserved_nano == 0
+    )
+    db.execute(delete(ATTEMPTS).where(ATTEMPTS.c.request_id.in_(old)))
+    gone = db.execute(delete(REQUESTS).where(REQUESTS.c.request_id.in_(old))).rowcount
+    db.execute(delete(WORKERS).where(WORKERS.c.alive_until < now - DAY_US))
+    return gone
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the whole ledger, in nano-USD, and counts of what is still open."""
+
+    spent_nano: int
+    reserved_nano: int
+    unknown_nano: int
+    requests: int
+    unanswered: int
+    unsettled: int
+
+
+def totals(db: Connection) -> Totals:
+    """What the ledger holds in all."""
+    money = db.execute(
+        select(
+            *(func.coalesce(func.sum(ACCOUNTS.c[name]), 0) for name in ("spent_nano", "reserved_nano", "unknown_nano"))
+        )
+    ).one()
+    requests = db.execute(select(func.count(), func.count(REQUESTS.c.answer))).one()
+    unsettled = db.execute(select(func.count()).select_from(ATTEMPTS).where(ATTEMPTS.c.settled.is_(False))).scalar_one()
+    return Totals(int(money[0]), int(money[1]), int(money[2]), requests[0], requests[0] - requests[1], unsettled)
+
+
+def _requests(db: Connection, ids: Iterable[str]) -> Sequence[Row[Any]]:
+    """The rows of these requests, locked in one order, so that two transactions cannot wait for each other."""
+    wanted = sorted(set(ids))
+    query = select(REQUESTS).where(REQUESTS.c.request_id.in_(wanted)).order_by(REQUESTS.c.request_id)
+    return db.execute(query.with_for_update()).all()
+
+
+def _attempts(db: Connection, ids: Iterable[str]) -> dict[str, list[Row[Any]]]:
+    found: dict[str, list[Row[Any]]] = defaultdict(list)
+    query = select(ATTEMPTS).where(ATTEMPTS.c.request_id.in_(list(ids))).order_by(ATTEMPTS.c.number)
+    for row in db.execute(query):
+        found[row.request_id].append(row)
+    return found
+
+
+def _alive(db: Connection, owners: set[str], now: int) -> set[str]:
+    query = select(WORKERS.c.owner).where(WORKERS.c.owner.in_(list(owners)), WORKERS.c.alive_until > now)
+    return set(db.execute(query).scalars())
+
+
+def _state(request: Row[Any], rows: list[Row[Any]], alive: set[str]) -> CallState:
+    last = rows[-1] if rows else None
+    open_attempt = None
+    if last is not None and last.ended_at is None:
+        open_attempt = OpenAttempt(
+            attempt_id(request.request_id, last.number), last.number, last.reason, last.started_at, last.owner in alive
+        )
+    lost = bool(last is not None and last.ended_at is not None and last.lost)
+    return CallState(request.answer is not None, len(rows), open_attempt, lost)
+
+
+def _may_end(entry: End, rows: list[Row[Any]]) -> bool:
+    last = rows[-1] if rows else None
+    is_open = last is not None and last.ended_at is None
+    if entry.attempt is None:
+        return not is_open
+    mine = last is not None and (entry.lost or last.owner == entry.owner)
+    return is_open and mine and last is not None and last.number == entry.attempt.number
+
+
+def _release(db: Connection, request_ids: Iterable[str]) -> None:
+    """Free what is still reserved for answered requests."""
+    rows = [row for row in _requests(db, request_ids) if row.answer is not None and row.reserved_nano]
+    if not rows:
+        return
+    freed: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        freed[row.account, row.window] += row.reserved_nano
+    db.execute(
+        update(REQUESTS).where(REQUESTS.c.request_id.in_([row.request_id for row in rows])).values(reserved_nano=0)
+    )
+    _move(db, {account: (0, -amount, 0) for account, amount in freed.items()})
+
+
+def _move(db: Connection, moves: dict[tuple[str, str], tuple[int, int, int]]) -> None:
+    """Add (spent, reserved, unknown) to accounts, in one order, so that two transactions cannot wait for each other."""
+    rows = [
+        {"account": account, "window": window, "spent_nano": s, "reserved_nano": r, "unknown_nano": u}
+        for (account, window), (s, r, u) in sorted(moves.items())
+    ]
+    amounts = ("spent_nano", "reserved_nano", "unknown_nano")
+    _upsert(db, ACCOUNTS, rows, lambda new: {name: ACCOUNTS.c[name] + new[name] for name in amounts})
+
+
+def _upsert(db: Connection, table: Table, rows: list[dict[str, Any]], changes: Any) -> None:
+    if not rows:
+        return
+    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table)
+    db.execute(
+        statement.on_conflict_do_update(
+            index_elements=list(table.primary_key.columns), set_=changes(statement.excluded)
+        ),
+        rows,
+    )

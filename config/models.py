@@ -1,0 +1,59 @@
+"""The tables of the ledger (SQLAlchemy): what was admitted, which calls were begun, what accounts spent and hold."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, String, Table
+
+METADATA = MetaData()
+
+#: One row a request id. `answer` holds the packed events of the answer once it is known; `reserved_nano` the bound that is
+#: still held for the request.
+REQUESTS = Table(
+    "requests",
+    METADATA,
+    Column("request_id", String(64), primary_key=True),
+    Column("body_hash", LargeBinary(32), nullable=False),
+    Column("account", String(256), nullable=False),
+    Column("window", String(7), nullable=False),
+    Column("reserved_nano", BigInteger, nullable=False),
+    Column("admitted_at", BigInteger, nullable=False),
+    Column("answer", LargeBinary),
+    Column("done_at", BigInteger),
+    Index("requests_done_at", "done_at"),
+)
+
+#: One row a provider call; `ended_at` is null while it is open. `usage` holds the packed usage event.
+ATTEMPTS = Table(
+    "attempts",
+    METADATA,
+    Column("request_id", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("reason", String(16), nullable=False),
+    Column("owner", String(36), nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    Column("lost", Boolean, nullable=False, default=False),
+    Column("usage", LargeBinary),
+    Column("cost_nano", BigInteger),
+    Column("cost_status", String(16)),
+    Column("settled", Boolean, nullable=False, default=False),
+)
+
+#: One row an account and calendar month (UTC). `unknown_nano` sums the bounds of calls whose cost nobody knows.
+ACCOUNTS = Table(
+    "accounts",
+    METADATA,
+    Column("account", String(256), primary_key=True),
+    Column("window", String(7), primary_key=True),
+    Column("spent_nano", BigInteger, nullable=False),
+    Column("reserved_nano", BigInteger, nullable=False),
+    Column("unknown_nano", BigInteger, nullable=False),
+)
+
+#: One row a living worker process; a worker whose `alive_until` has passed is taken for dead.
+WORKERS = Table(
+    "workers",
+    METADATA,
+    Column("owner", String(36), primary_key=True),
+    Column("alive_until", BigInteger, nullable=False),
+)

@@ -1,0 +1,140 @@
+"""Every setting of Millstream, from the environment and a TOML file.
+
+`MILLSTREAM_…` variables win over the file that `MILLSTREAM_CONFIG` names (default `millstream.toml`), which wins over
+the defaults here. Provider keys and addresses have the names that the providers' own SDKs use.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class SettingsError(ValueError):
+    """A setting has a value that cannot be used; the message names the setting and what it needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """How to reach one provider: its key (None when missing), base URL (None for the SDK's own) and the key's setting."""
+
+    name: str
+    api_key: str | None = field(repr=False)
+    base_url: str | None
+    key_setting: str
+
+
+def _named(*names: str) -> AliasChoices:
+    return AliasChoices(*names, *(name.lower() for name in names))
+
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Settings(BaseSettings):
+    """The settings of one process; unknown keys in the file are refused, so that a typing error is seen."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLSTREAM_", extra="forbid", populate_by_name=True)
+
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    topic_prefix: str = ""
+    topic_partitions: Count = 6
+    topic_replication: Count = 1
+    schema_registry_url: str | None = None
+    clickhouse_url: str = "http://127.0.0.1:8123"
+    clickhouse_database: str = "millstream"
+    database_url: str = "sqlite:///millstream.db"
+
+    #: Models beyond the price list, by provider, as shell patterns; they are called and, without a price, unpriced.
+    models: dict[str, list[str]] = {"openai": ["ft:*"], "openai-compatible": ["*"], "echo": ["*"]}
+    max_request_bytes: Count = 1_000_000
+    default_max_output_tokens: Count = 4_096
+
+    #: Provider calls that one lane has under way at once, and records it holds, those waiting for a retry included.
+    lane_concurrency: Count = 256
+    lane_in_flight: Count = 1_024
+    call_timeout_seconds: Seconds = 600.0
+    max_attempts: Count = 3
+    backoff_base_seconds: Seconds = 0.5
+    backoff_max_seconds: Seconds = 30.0
+
+    #: How long a worker that says nothing still counts as alive, so that its calls are not repeated.
+    lease_seconds: Seconds = 10.0
+    drain_seconds: Seconds = 25.0
+    commit_interval_seconds: Seconds = 1.0
+    session_timeout_seconds: Seconds = 30.0
+    rebalance_timeout_seconds: Seconds = 60.0
+    ledger_batch_max: Count = 200
+    ledger_linger_seconds: Annotated[float, Field(ge=0)] = 0.005
+    ledger_keep_days: Count = 8
+
+    sink_batch_rows: Count = 20_000
+    sink_batch_seconds: Seconds = 1.0
+    log_level: str = "INFO"
+
+    openai_api_key: SecretStr | None = Field(None, validation_alias=_named("OPENAI_API_KEY"))
+    openai_base_url: str | None = Field(None, validation_alias=_named("OPENAI_BASE_URL"))
+    anthropic_api_key: SecretStr | None = Field(None, validation_alias=_named("ANTHROPIC_API_KEY"))
+    anthropic_base_url: str | None = Field(None, validation_alias=_named("ANTHROPIC_BASE_URL"))
+    gemini_api_key: SecretStr | None = Field(None, validation_alias=_named("GEMINI_API_KEY", "GOOGLE_API_KEY"))
+    gemini_base_url: str | None = Field(None, validation_alias=_named("GOOGLE_GEMINI_BASE_URL"))
+    openai_compatible_api_key: SecretStr | None = Field(
+        None, validation_alias=_named("MILLSTREAM_OPENAI_COMPATIBLE_API_KEY")
+    )
+    openai_compatible_base_url: str | None = Field(
+        None, validation_alias=_named("MILLSTREAM_OPENAI_COMPATIBLE_BASE_URL")
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the arguments first, then the environment, then the TOML file."""
+        path = os.environ.get("MILLSTREAM_CONFIG", "millstream.toml")
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    def provider(self, name: str) -> ProviderSettings:
+        """How to reach the provider called `name`; KeyError when there is no such provider."""
+        prefix, setting = _PROVIDER_SETTINGS[name]
+        if prefix is None:
+            return ProviderSettings(name, None, None, setting)
+        key: SecretStr | None = getattr(self, f"{prefix}_api_key")
+        return ProviderSettings(
+            name, key.get_secret_value() if key else None, getattr(self, f"{prefix}_base_url"), setting
+        )
+
+
+_PROVIDER_SETTINGS: dict[str, tuple[str | None, str]] = {
+    "openai": ("openai", "OPENAI_API_KEY"),
+    "anthropic": ("anthropic", "ANTHROPIC_API_KEY"),
+    "google": ("gemini", "GEMINI_API_KEY"),
+    "openai-compatible": ("openai_compatible", "MILLSTREAM_OPENAI_COMPATIBLE_API_KEY"),
+    "echo": (None, ""),
+}
+
+PROVIDER_NAMES = tuple(_PROVIDER_SETTINGS)
+
+
+@cache
+def settings() -> Settings:
+    """This process's settings, read once; `SettingsError` names the first value that cannot be used."""
+    try:
+        return Settings()
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False, include_input=False)[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        name = (
+            name if name.startswith(("OPENAI", "ANTHROPIC", "GEMINI", "GOOGLE", "MILLSTREAM")) else f"MILLSTREAM_{name}"
+        )
+        raise SettingsError(f"Setting {name} cannot be used: {first['msg']}.") from None

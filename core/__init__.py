@@ -1,0 +1,1 @@
+"""The decisions, as pure functions of frozen facts: no library, no clock, no I/O."""

@@ -1,0 +1,66 @@
+"""The closed list of errors that a caller can see, and the exception a provider call ends with.
+
+The first word of a code says whose fault it is: `caller`, `policy`, `provider` or `pipeline`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from core.reply import Reply
+from schemas.events import Error
+
+
+class Kind(NamedTuple):
+    """What a code means to a caller."""
+
+    retryable: bool
+    meaning: str
+
+
+CODES: dict[str, Kind] = {
+    "caller_undecodable": Kind(False, "The record's value is not an event of the topic's type."),
+    "caller_invalid_request": Kind(False, "A field of the request has a value that cannot be served; the message names both."),
+    "caller_unknown_model": Kind(False, "No provider here serves the model; the message lists the nearest names."),
+    "caller_unsupported_feature": Kind(False, "The request uses something that this deployment or provider does not offer."),
+    "caller_request_id_reused": Kind(False, "The request id was used before with another body."),
+    "provider_rate_limited": Kind(True, "The provider answered that too many requests were made."),
+    "provider_unavailable": Kind(True, "The provider answered with a server error or that it is overloaded."),
+    "provider_timeout": Kind(True, "The provider did not answer in time."),
+    "provider_connection": Kind(True, "The connection to the provider failed or was cut."),
+    "provider_bad_answer": Kind(True, "The provider's answer could not be read or was empty."),
+    "provider_auth": Kind(False, "The provider's key is missing, refused or lacks a permission."),
+    "provider_invalid_request": Kind(False, "The provider refused the request as it stands."),
+    "provider_unknown_model": Kind(False, "The provider does not know the model."),
+    "provider_content_refused": Kind(False, "The provider refused to answer because of the content."),
+    "provider_outcome_unknown": Kind(True, "A crash cut the call off and the request asked not to repeat it."),
+    "pipeline_deadline_exceeded": Kind(True, "The deadline passed before a call could be made."),
+    "pipeline_not_admitted": Kind(False, "A call reached a lane without a ledger entry of its admission."),
+    "pipeline_unknown_attempt": Kind(False, "A usage event names an attempt that the ledger does not know."),
+    "pipeline_internal": Kind(True, "A stage failed on the record; its log names the cause."),
+}  # fmt: skip
+
+
+def error(code: str, message: str, *, retry_after_ms: int | None = None, provider_status: int | None = None) -> Error:
+    """The error with this code from the closed list; KeyError when the list does not have it."""
+    return Error(
+        code=code,
+        message=message,
+        retryable=CODES[code].retryable,
+        retry_after_ms=retry_after_ms,
+        provider_status=provider_status,
+    )
+
+
+class ProviderError(Exception):
+    """A provider call that gave no usable answer.
+
+    `charged` is `no` when the provider answered with an error and so charges nothing, `maybe` when work may have been done
+    and paid for. `reply` holds what the provider reported all the same, its usage above all, where it did.
+    """
+
+    def __init__(self, error: Error, charged: Literal["no", "maybe"], reply: Reply | None = None) -> None:
+        super().__init__(f"{error['code']}: {error['message']}")
+        self.error = error
+        self.charged: Literal["no", "maybe"] = charged
+        self.reply = reply

@@ -1,0 +1,132 @@
+"""What a provider call costs, exactly, in integers of nano-USD (1 USD = 1,000,000,000 nano-USD).
+
+A class of tokens costs its count times the model's price for that class, rounded half to even to a whole nano-USD; the call
+costs the sum of its classes. A class without a price of its own is charged as `FALLBACK` says, which is how the providers'
+price pages read: thinking is billed as output, a cache write without a price as plain input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Literal, cast
+
+from schemas.events import Costs, CostStatus, LlmRequest, Tokens
+
+TokenClass = Literal[
+    "input_uncached", "cache_read", "cache_write_5m", "cache_write_1h",
+    "input_audio", "output_text", "reasoning", "output_audio",
+]  # fmt: skip
+INPUT_CLASSES: tuple[TokenClass, ...] = (
+    "input_uncached", "cache_read", "cache_write_5m", "cache_write_1h", "input_audio",
+)  # fmt: skip
+OUTPUT_CLASSES: tuple[TokenClass, ...] = ("output_text", "reasoning", "output_audio")
+TOKEN_CLASSES: tuple[TokenClass, ...] = (*INPUT_CLASSES, *OUTPUT_CLASSES)
+
+FALLBACK: dict[TokenClass, TokenClass] = {
+    "cache_read": "input_uncached",
+    "cache_write_5m": "input_uncached",
+    "cache_write_1h": "cache_write_5m",
+    "input_audio": "input_uncached",
+    "reasoning": "output_text",
+    "output_audio": "output_text",
+}
+
+#: Nano-USD per token for one USD per million tokens.
+NANO_PER_TOKEN = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """From more than `above` input tokens on, a million tokens cost `usd_per_mtok`."""
+
+    above: int
+    usd_per_mtok: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """A model's prices on a day: tiers by token class in rising order, the first above 0, and where they came from.
+
+    `day` counts from 1970-01-01.
+    """
+
+    tiers: Mapping[TokenClass, tuple[Tier, ...]]
+    source: str
+    day: int
+
+    def usd_per_mtok(self, token_class: TokenClass, input_tokens: int) -> Decimal | None:
+        """The price that applies to a class in a call with this many input tokens; None where there is none."""
+        wanted: TokenClass | None = token_class
+        while wanted is not None:
+            if tiers := self.tiers.get(wanted):
+                return next((t.usd_per_mtok for t in reversed(tiers) if input_tokens > t.above), tiers[0].usd_per_mtok)
+            wanted = FALLBACK.get(wanted)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The cost of one call: by class, in total (None when not known), and how far it is known."""
+
+    by_class: Costs
+    total: int | None
+    status: CostStatus
+
+
+def _costs(amounts: Mapping[TokenClass, int | None]) -> Costs:
+    return cast(Costs, {name: amounts.get(name) for name in TOKEN_CLASSES})
+
+
+NOTHING_CHARGED = Cost(_costs({}), 0, "not_charged")
+NOT_KNOWN = Cost(_costs({}), None, "unknown")
+
+
+def cost_of(tokens: Tokens, price: Price | None) -> Cost:
+    """What these tokens cost at this price; `unknown` where no class was reported, `unpriced` where a price is missing."""
+    reported = {name: count for name in TOKEN_CLASSES if (count := tokens[name]) is not None}
+    if not reported:
+        return NOT_KNOWN
+    if price is None:
+        return Cost(_costs({}), None, "unpriced")
+    input_tokens = sum(reported.get(name, 0) for name in INPUT_CLASSES)
+    amounts: dict[TokenClass, int | None] = {}
+    for name, count in reported.items():
+        per_mtok = price.usd_per_mtok(name, input_tokens)
+        if per_mtok is None and count:
+            return Cost(_costs({}), None, "unpriced")
+        amounts[name] = nano_usd(count, per_mtok or Decimal(0))
+    return Cost(_costs(amounts), sum(amount or 0 for amount in amounts.values()), "priced")
+
+
+def nano_usd(tokens: int, usd_per_mtok: Decimal) -> int:
+    """Tokens at a price per million, in whole nano-USD, half to even."""
+    return int((tokens * usd_per_mtok * NANO_PER_TOKEN).to_integral_value(ROUND_HALF_EVEN))
+
+
+def upper_bound(request: LlmRequest, max_output_tokens: int, price: Price | None) -> int | None:
+    """The most that one call for this request can cost, in nano-USD; None without a price.
+
+    A token is at least one byte of UTF-8, so the bytes of the text bound the input tokens; each message adds
+    `TOKENS_PER_MESSAGE` for the provider's own framing. The dearest input and output class of the model are taken.
+    """
+    if price is None:
+        return None
+    text = sum(len((part["text"] or "").encode()) for m in request["messages"] for part in m["content"])
+    schema = len((request["parameters"]["response_format"] or "").encode())
+    input_tokens = text + schema + TOKENS_PER_MESSAGE * (len(request["messages"]) + 1)
+    dearest_in = max(price.usd_per_mtok(name, input_tokens) or Decimal(0) for name in INPUT_CLASSES)
+    dearest_out = max(price.usd_per_mtok(name, input_tokens) or Decimal(0) for name in OUTPUT_CLASSES)
+    return nano_usd(input_tokens, dearest_in) + nano_usd(max_output_tokens, dearest_out)
+
+
+TOKENS_PER_MESSAGE = 16
+
+
+def total_cost(costs: list[tuple[int | None, CostStatus]]) -> tuple[int | None, CostStatus]:
+    """The cost of a request from those of its calls: their sum, None as soon as one is not known."""
+    if any(amount is None for amount, _ in costs):
+        return None, "unknown" if any(status == "unknown" for _, status in costs) else "unpriced"
+    priced = any(status == "priced" for _, status in costs)
+    return sum(amount or 0 for amount, _ in costs), "priced" if priced else "not_charged"

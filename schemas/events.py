@@ -1,0 +1,666 @@
+"""The types of the events, generated from `schemas/avro/*.avsc` by `make generate`; do not edit."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, TypedDict
+
+
+class ContentPart(TypedDict):
+    """
+    One part of a message or of an answer; `type` says which of the other fields are used.
+    """
+
+    type: str
+    """
+    What the part is: `text`, `image`, `audio`, `file`, `tool_call` or `tool_result`.
+    """
+    text: str | None
+    """
+    The text of a `text` part, or the result of a `tool_result` part.
+    """
+    media_type: str | None
+    """
+    IANA media type of `data` or of what `url` points to, such as image/png.
+    """
+    url: str | None
+    """
+    Where an image, audio or file part can be read, when it is not carried in `data`.
+    """
+    data: bytes | None
+    """
+    The bytes of an image, audio or file part.
+    """
+    tool_call_id: str | None
+    """
+    The provider's id of a tool call; a `tool_result` repeats the id it answers.
+    """
+    tool_name: str | None
+    """
+    Name of the tool that is called.
+    """
+    tool_arguments: str | None
+    """
+    Arguments of a tool call as a JSON object in text.
+    """
+
+
+class Message(TypedDict):
+    """
+    One turn of the conversation.
+    """
+
+    role: str
+    """
+    Who speaks: `system`, `user`, `assistant` or `tool`.
+    """
+    content: list[ContentPart]
+    """
+    The parts of the turn, in order.
+    """
+
+
+class Parameters(TypedDict):
+    """
+    How the model is asked to generate; null leaves the provider's default.
+    """
+
+    temperature: float | None
+    """
+    Sampling temperature, 0 to 2.
+    """
+    top_p: float | None
+    """
+    Nucleus sampling mass, above 0 up to 1.
+    """
+    max_output_tokens: int | None
+    """
+    Most tokens the answer may hold, reasoning included; null takes the deployment's default.
+    """
+    stop: list[str]
+    """
+    Texts at which generation ends.
+    """
+    seed: int | None
+    """
+    Seed for repeatable sampling where the provider offers it.
+    """
+    response_format: str | None
+    """
+    A JSON schema in text that the answer must follow.
+    """
+    reasoning_effort: str | None
+    """
+    How much the model may think: `minimal`, `low`, `medium` or `high`, as far as the provider offers it.
+    """
+
+
+OnUnknownOutcome: TypeAlias = Literal['retry', 'fail']
+"""
+What to do when a crash leaves the outcome of a provider call unknown.
+"""
+
+
+class LlmRequest(TypedDict):
+    """
+    An application asks a model for an answer.
+    """
+
+    request_id: str
+    """
+    The client's own id of the request, a UUID (version 7 advised); also the record's key.
+    """
+    tenant: str
+    """
+    The customer or team that the request belongs to.
+    """
+    user: str | None
+    """
+    The end user on whose behalf the request is made.
+    """
+    api_key_id: str | None
+    """
+    Id of the virtual key that was used, never the key itself.
+    """
+    project: str | None
+    """
+    The project within the tenant.
+    """
+    tags: dict[str, str]
+    """
+    Free labels, carried onto every fact.
+    """
+    task: str | None
+    """
+    What the request is for, such as `extraction`.
+    """
+    plan: str | None
+    """
+    The user's plan, such as `pro`.
+    """
+    created_at: int
+    """
+    When the application made the request.
+    """
+    deadline: int | None
+    """
+    When the answer is of no use any more; a call is not begun after it and is cut off at it.
+    """
+    model: str | None
+    """
+    The model asked for, as `provider/model`.
+    """
+    messages: list[Message]
+    """
+    The conversation so far, oldest first.
+    """
+    parameters: Parameters
+    """
+    How the model is asked to generate.
+    """
+    provider_options: dict[str, str]
+    """
+    Further fields of the provider's own API, each a JSON value in text, passed through.
+    """
+    stream: bool
+    """
+    Whether partial answers are wanted on the chunk topic.
+    """
+    on_unknown_outcome: OnUnknownOutcome
+    """
+    What to do when a crash leaves a call's outcome unknown: `retry` may pay twice, `fail` answers `provider_outcome_unknown`.
+    """
+    reply_topic: str | None
+    """
+    A topic of the caller's own for the answer, in addition to the response topic.
+    """
+
+
+class LlmCall(TypedDict):
+    """
+    An admitted request on its way to one provider's lane (internal).
+    """
+
+    request: LlmRequest
+    """
+    The request as it was admitted.
+    """
+    provider: str
+    """
+    The provider whose lane carries the call.
+    """
+    model: str
+    """
+    The model's name at the provider.
+    """
+    max_output_tokens: int
+    """
+    Most output tokens the call may ask for; the reservation is priced with it.
+    """
+    admitted_at: int
+    """
+    When the request was admitted.
+    """
+    reserved_nano_usd: int | None
+    """
+    Upper bound of one call's cost, reserved in the ledger, in nano-USD; null when the model has no known price.
+    """
+
+
+Outcome: TypeAlias = Literal['completed', 'failed', 'refused', 'expired']
+"""
+How a request ended: answered, failed at the provider or in the pipeline, refused before any call, or too late.
+"""
+
+
+class Error(TypedDict):
+    """
+    Why a request has no answer.
+    """
+
+    code: str
+    """
+    A code from the closed list in docs/events.md; its first word says whose fault it is: caller, policy, provider or pipeline.
+    """
+    message: str
+    """
+    One sentence with the value at fault and the next action; never a secret.
+    """
+    retryable: bool
+    """
+    Whether the same request can succeed later.
+    """
+    retry_after_ms: int | None
+    """
+    How long to wait before another try, in milliseconds, where somebody said so.
+    """
+    provider_status: int | None
+    """
+    HTTP status the provider answered with.
+    """
+
+
+class Tokens(TypedDict):
+    """
+    Tokens by class; the classes are disjoint, null means that the provider did not say, zero means zero.
+    """
+
+    input_uncached: int | None
+    """
+    Input tokens read at the full price.
+    """
+    cache_read: int | None
+    """
+    Input tokens read from the provider's prompt cache.
+    """
+    cache_write_5m: int | None
+    """
+    Input tokens written to the provider's five-minute prompt cache.
+    """
+    cache_write_1h: int | None
+    """
+    Input tokens written to the provider's one-hour prompt cache.
+    """
+    input_audio: int | None
+    """
+    Audio tokens of the input.
+    """
+    output_text: int | None
+    """
+    Output tokens of the visible answer.
+    """
+    reasoning: int | None
+    """
+    Output tokens the model spent on thinking.
+    """
+    output_audio: int | None
+    """
+    Audio tokens of the output.
+    """
+
+
+CostStatus: TypeAlias = Literal['priced', 'unpriced', 'not_charged', 'unknown']
+"""
+How far a cost is known: exact from tokens and price; tokens known but no price; the provider charged nothing; or the call may have been charged and nobody said how much.
+"""
+
+
+class LlmResponse(TypedDict):
+    """
+    The one answer to a request, whatever its outcome.
+    """
+
+    request_id: str
+    """
+    The request that is answered; also the record's key.
+    """
+    attempt_id: str | None
+    """
+    The provider call that gave the answer, or the last one made; null when none was made.
+    """
+    tenant: str
+    """
+    The customer or team that the request belongs to.
+    """
+    user: str | None
+    """
+    The end user on whose behalf the request is made.
+    """
+    api_key_id: str | None
+    """
+    Id of the virtual key that was used, never the key itself.
+    """
+    project: str | None
+    """
+    The project within the tenant.
+    """
+    tags: dict[str, str]
+    """
+    Free labels, carried onto every fact.
+    """
+    task: str | None
+    """
+    What the request is for, such as `extraction`.
+    """
+    plan: str | None
+    """
+    The user's plan, such as `pro`.
+    """
+    outcome: Outcome
+    """
+    How the request ended.
+    """
+    output: list[ContentPart]
+    """
+    The answer's parts, empty unless completed.
+    """
+    finish_reason: str | None
+    """
+    Why the model stopped: `stop`, `length`, `tool_calls`, `content_filter` or `other`.
+    """
+    provider: str | None
+    """
+    The provider that was called, or would have been.
+    """
+    model: str | None
+    """
+    The model asked for, without the provider.
+    """
+    response_model: str | None
+    """
+    The model that served, as the provider names it.
+    """
+    provider_response_id: str | None
+    """
+    The provider's own id of its answer.
+    """
+    error: Error | None
+    """
+    Why there is no answer; null when completed.
+    """
+    tokens: Tokens | None
+    """
+    Tokens of the call that gave the answer.
+    """
+    cost_nano_usd: int | None
+    """
+    What this request cost over all its calls, in nano-USD; null when any part of it is not known.
+    """
+    cost_status: CostStatus
+    """
+    How far the cost is known; the least known of the request's calls decides.
+    """
+    created_at: int
+    """
+    When the application made the request.
+    """
+    admitted_at: int | None
+    """
+    When the request was admitted.
+    """
+    started_at: int | None
+    """
+    When the last provider call began.
+    """
+    first_token_at: int | None
+    """
+    When the first token arrived, for streamed calls.
+    """
+    finished_at: int
+    """
+    When the outcome was known.
+    """
+    attempts: int
+    """
+    Provider calls made for this request.
+    """
+
+
+AttemptReason: TypeAlias = Literal['first', 'retry', 'redelivery']
+"""
+Why a provider call was made: the first one, a retry after a failure, or again after a crash left the one before it unknown.
+"""
+
+
+CallStatus: TypeAlias = Literal['succeeded', 'failed', 'outcome_unknown']
+"""
+How a provider call ended; `outcome_unknown` when a crash cut it off.
+"""
+
+
+class Costs(TypedDict):
+    """
+    Cost by token class in nano-USD; null where the tokens or the price are not known.
+    """
+
+    input_uncached: int | None
+    """
+    Cost of the input_uncached tokens, in nano-USD.
+    """
+    cache_read: int | None
+    """
+    Cost of the cache_read tokens, in nano-USD.
+    """
+    cache_write_5m: int | None
+    """
+    Cost of the cache_write_5m tokens, in nano-USD.
+    """
+    cache_write_1h: int | None
+    """
+    Cost of the cache_write_1h tokens, in nano-USD.
+    """
+    input_audio: int | None
+    """
+    Cost of the input_audio tokens, in nano-USD.
+    """
+    output_text: int | None
+    """
+    Cost of the output_text tokens, in nano-USD.
+    """
+    reasoning: int | None
+    """
+    Cost of the reasoning tokens, in nano-USD.
+    """
+    output_audio: int | None
+    """
+    Cost of the output_audio tokens, in nano-USD.
+    """
+
+
+class LlmUsage(TypedDict):
+    """
+    The accounting fact of one provider call, failed and cut-off calls included.
+    """
+
+    attempt_id: str
+    """
+    Id of the provider call: UUID version 5 of the request id and the attempt's number.
+    """
+    request_id: str
+    """
+    The request the call was made for; also the record's key.
+    """
+    tenant: str
+    """
+    The customer or team that the request belongs to.
+    """
+    user: str | None
+    """
+    The end user on whose behalf the request is made.
+    """
+    api_key_id: str | None
+    """
+    Id of the virtual key that was used, never the key itself.
+    """
+    project: str | None
+    """
+    The project within the tenant.
+    """
+    tags: dict[str, str]
+    """
+    Free labels, carried onto every fact.
+    """
+    task: str | None
+    """
+    What the request is for, such as `extraction`.
+    """
+    plan: str | None
+    """
+    The user's plan, such as `pro`.
+    """
+    provider: str
+    """
+    The provider that was called.
+    """
+    model: str
+    """
+    The model asked for, without the provider.
+    """
+    response_model: str | None
+    """
+    The model that served, as the provider names it.
+    """
+    provider_response_id: str | None
+    """
+    The provider's own id of its answer.
+    """
+    attempt: int
+    """
+    Number of the call within its request, from 1.
+    """
+    reason: AttemptReason
+    """
+    Why the call was made.
+    """
+    status: CallStatus
+    """
+    How the call ended.
+    """
+    error_code: str | None
+    """
+    Code of the error from the closed list; null when succeeded.
+    """
+    provider_status: int | None
+    """
+    HTTP status the provider answered with, on an error.
+    """
+    tokens: Tokens
+    """
+    Tokens by class.
+    """
+    costs: Costs
+    """
+    Cost by token class in nano-USD.
+    """
+    cost_nano_usd: int | None
+    """
+    Exact cost of the call in nano-USD, the sum of its classes; null when not known.
+    """
+    cost_status: CostStatus
+    """
+    How far the cost is known.
+    """
+    reserved_nano_usd: int | None
+    """
+    Upper bound of the call's cost in nano-USD; it counts against budgets while the cost is unknown.
+    """
+    price_source: str | None
+    """
+    Where the price came from, such as `genai-prices 0.2.3`.
+    """
+    price_date: int | None
+    """
+    The day whose price was used.
+    """
+    provider_usage: str | None
+    """
+    The usage as the provider reported it, JSON in text.
+    """
+    queue_us: int
+    """
+    From the request's creation to the start of the call, in microseconds.
+    """
+    first_token_us: int | None
+    """
+    From the start of the call to its first token, in microseconds, for streamed calls.
+    """
+    provider_us: int | None
+    """
+    From the start of the call to its end, in microseconds; null when a crash cut it off.
+    """
+    total_us: int | None
+    """
+    From the request's creation to the end of the call, in microseconds; null when a crash cut it off.
+    """
+    created_at: int
+    """
+    When the application made the request.
+    """
+    admitted_at: int
+    """
+    When the request was admitted.
+    """
+    started_at: int
+    """
+    When the call began.
+    """
+    first_token_at: int | None
+    """
+    When the first token arrived, for streamed calls.
+    """
+    finished_at: int
+    """
+    When the call ended, or was found to be cut off.
+    """
+
+
+class Header(TypedDict):
+    """
+    One Kafka record header.
+    """
+
+    key: str
+    """
+    Name of the header.
+    """
+    value: bytes | None
+    """
+    Value of the header.
+    """
+
+
+class DeadLetter(TypedDict):
+    """
+    A record that a stage could not handle, with everything needed to send it again.
+    """
+
+    topic: str
+    """
+    Topic the record was read from.
+    """
+    partition: int
+    """
+    Partition the record was read from.
+    """
+    offset: int
+    """
+    Offset the record was read at.
+    """
+    key: bytes | None
+    """
+    The record's key, byte for byte.
+    """
+    value: bytes | None
+    """
+    The record's value, byte for byte; null for a tombstone.
+    """
+    headers: list[Header]
+    """
+    The record's headers, byte for byte.
+    """
+    timestamp: int
+    """
+    The record's own timestamp.
+    """
+    reason: str
+    """
+    Error code from the closed list in docs/events.md.
+    """
+    message: str
+    """
+    One sentence that says what is wrong with the record.
+    """
+    stage: str
+    """
+    The stage that rejected it: admit, complete, meter or sink.
+    """
+    times_seen: int
+    """
+    How often the record has been a dead letter, this time included.
+    """
+    failed_at: int
+    """
+    When the stage rejected it.
+    """
+
+
+Model: TypeAlias = LlmRequest | LlmCall | LlmResponse | LlmUsage | DeadLetter

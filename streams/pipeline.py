@@ -1,0 +1,69 @@
+"""The pipeline: which stage reads which topic, and what stands behind it.
+
+llm.requests.v1 ─▶ admit ─▶ llm.calls.<provider>.v1 ─▶ complete ─▶ llm.responses.v1
+                     └────────▶ llm.responses.v1            └────▶ llm.usage.v1 ─▶ meter ─▶ ledger
+what a stage cannot read ─▶ llm.dead-letters.v1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agents.admit import Admit, AdmitRules
+from agents.complete import Complete, CompleteRules
+from agents.meter import Meter
+from agents.outgoing import Clock
+from agents.providers import provider
+from config.prices import Catalogue
+from config.settings import PROVIDER_NAMES, Settings
+from config.transactions import Transactions
+from core.retry import RetryRule
+from core.topics import REQUESTS, USAGE, Topic, calls
+from schemas.codec import Codec
+from streams.lane import Handler
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the stages of one worker process share."""
+
+    settings: Settings
+    codec: Codec
+    transactions: Transactions
+    clock: Clock
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage: its consumer group, the topic it reads, and how its handler is made."""
+
+    group: str
+    reads: Topic
+    handler: Callable[[Tools], Handler]
+
+
+def admit(tools: Tools) -> Handler:
+    rules = AdmitRules(tools.settings.max_request_bytes, tools.settings.default_max_output_tokens)
+    catalogue = Catalogue(PROVIDER_NAMES, tools.settings.models)
+    return Admit(tools.codec, tools.transactions, catalogue, rules, tools.clock)
+
+
+def complete(name: str, tools: Tools) -> Handler:
+    s = tools.settings
+    retry = RetryRule(s.max_attempts, s.backoff_base_seconds, s.backoff_max_seconds)
+    rules = CompleteRules(s.lane_concurrency, s.call_timeout_seconds, retry)
+    return Complete(tools.codec, tools.transactions, provider(s.provider(name)), rules, tools.clock, tools.owner)
+
+
+def meter(tools: Tools) -> Handler:
+    return Meter(tools.codec, tools.transactions)
+
+
+ADMIT = Stage("millstream-admit", REQUESTS, admit)
+METER = Stage("millstream-meter", USAGE, meter)
+COMPLETE = {
+    name: Stage(f"millstream-complete-{name}", calls(name), lambda tools, name=name: complete(name, tools))
+    for name in PROVIDER_NAMES
+}

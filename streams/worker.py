@@ -1,0 +1,135 @@
+"""Run stages in one process: start, keep the lease, watch, and on SIGTERM drain within the limit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+import uuid
+from typing import Any
+
+from agents.outgoing import Encoder
+from config import ledger
+from config.database import open_database
+from config.schema_registry import open_codec
+from config.settings import Settings
+from config.transactions import Transactions
+from core.outcome import Outcome, Record
+from streams.app import build_app
+from streams.lane import Lane
+from streams.pipeline import Stage, Tools
+from streams.publish import Publisher
+
+LOG = logging.getLogger("millstream.worker")
+WATCH_SECONDS = 10.0
+PURGE_SECONDS = 3_600.0
+
+
+def now_us() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1_000
+
+
+class _Running:
+    """One stage at work: its Faust app and its lane."""
+
+    def __init__(self, stage: Stage, tools: Tools, stop: Any) -> None:
+        self.name = stage.group.removeprefix("millstream-")
+        prefix = tools.settings.topic_prefix
+        self.app = build_app(stage.group, tools.settings)
+        publisher = Publisher(self.app, prefix)
+        encoder = Encoder(tools.codec, self.name.split("-")[0], tools.clock)
+
+        async def publish(record: Record, outcome: Outcome) -> None:
+            await publisher.publish(encoder.events_of(record, outcome))
+
+        self.lane = Lane(self.name, stage.handler(tools), publish, stop, tools.settings.lane_in_flight)
+        topic = self.app.topic(
+            stage.reads.on(prefix), key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+        )
+        self.app.agent(topic, name=self.name)(self.lane.consume)
+        self.app.on_partitions_assigned.connect(self._assigned)
+
+    def _assigned(self, app: Any, assigned: set[Any], **_: Any) -> None:
+        LOG.info("%s reads %d partitions.", self.name, len(assigned))
+
+
+async def run_stages(stages: list[Stage], settings: Settings) -> int:
+    """Run the stages until SIGTERM or SIGINT; the exit status, 1 when a stage could not go on."""
+    stopped = asyncio.Event()
+    failures: list[str] = []
+
+    def fail(why: str) -> None:
+        failures.append(why)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    codec = await asyncio.to_thread(open_codec, settings)
+    transactions = Transactions(
+        open_database(settings.database_url), settings.ledger_batch_max, settings.ledger_linger_seconds
+    )
+    tools = Tools(settings, codec, transactions, now_us, str(uuid.uuid4()))
+    running = [_Running(stage, tools, fail) for stage in stages]
+    await _keep_lease_once(tools)
+    watch = [asyncio.create_task(_keep_lease(tools)), asyncio.create_task(_watch(running, fail))]
+    if any(r.name == "meter" for r in running):
+        watch.append(asyncio.create_task(_purge(tools)))
+    await asyncio.gather(*(r.app.start() for r in running))
+    await stopped.wait()
+    for why in failures:
+        LOG.error("Stopping: %s", why)
+    cancelled = sum(await asyncio.gather(*(r.lane.drain(settings.drain_seconds) for r in running)))
+    if cancelled:
+        LOG.warning("%d records were not finished within %g s; they will be delivered again.", cancelled, settings.drain_seconds)  # fmt: skip
+    await asyncio.gather(*(r.app.stop() for r in running), return_exceptions=True)
+    for task in watch:
+        task.cancel()
+    await asyncio.gather(*watch, return_exceptions=True)
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(2.0):
+            await transactions.call(ledger.leave, tools.owner)
+    await transactions.close()
+    return 1 if failures else 0
+
+
+async def _keep_lease_once(tools: Tools) -> None:
+    lease_us = int(tools.settings.lease_seconds * 1_000_000)
+    await tools.transactions.call(ledger.heartbeat, tools.owner, now_us() + lease_us)
+
+
+async def _keep_lease(tools: Tools) -> None:
+    """State again and again that this worker lives; a failure is tried again, and the lease runs out if it lasts."""
+    while True:
+        await asyncio.sleep(tools.settings.lease_seconds / 4)
+        try:
+            await _keep_lease_once(tools)
+        except Exception as error:
+            LOG.warning("The lease could not be renewed (%s).", type(error).__name__)
+
+
+async def _purge(tools: Tools) -> None:
+    while True:
+        await asyncio.sleep(PURGE_SECONDS)
+        with contextlib.suppress(Exception):
+            await tools.transactions.call(ledger.purge, now_us(), tools.settings.ledger_keep_days)
+
+
+async def _watch(running: list[_Running], fail: Any) -> None:
+    """Stop the worker when an app has crashed, and say how long the oldest record has been at work."""
+    said = time.monotonic()
+    while True:
+        await asyncio.sleep(0.5)
+        for one in running:
+            if one.app.crashed:
+                fail(f"{one.name} lost its connection to Kafka ({type(one.app.crash_reason).__name__}).")
+        if time.monotonic() - said >= WATCH_SECONDS:
+            said = time.monotonic()
+            for one in running:
+                tracker = one.app.consumer.tracker
+                if tracker.in_flight:
+                    LOG.info(
+                        "%s: %d in flight, the oldest for %.1f s.", one.name, tracker.in_flight, tracker.oldest_age
+                    )
