@@ -87,6 +87,18 @@ def reader(settings: Settings, topic: Topic, *, from_beginning: bool) -> Consume
     return consumer
 
 
+def count(settings: Settings, topic: Topic) -> int:
+    """How many records a topic holds, by its partitions' offsets."""
+    name = topic.on(settings.topic_prefix)
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "millstream-cli"}, logger=QUIET)
+    held = 0
+    for number in consumer.list_topics(name, timeout=REACH_SECONDS).topics[name].partitions:
+        low, high = consumer.get_watermark_offsets(TopicPartition(name, number), timeout=REACH_SECONDS)
+        held += high - low
+    consumer.close()
+    return held
+
+
 def records(consumer: Consumer) -> Iterator[Message | None]:
     """Records as they come, for ever, and None now and then while there are none."""
     while True:

@@ -46,13 +46,13 @@ def migrate(settings: Settings) -> list[str]:
         engine.dispose()
     lines.append(f"Ledger: tables ready in {engine.url.render_as_string()}.")
     try:
-        applied = migrate_clickhouse(settings)
+        version = migrate_clickhouse(settings)
     except Exception as error:
         raise CommandError(
             f"ClickHouse at {settings.clickhouse_url} cannot be used ({_first_line(error)}); "
             "start it or set MILLSTREAM_CLICKHOUSE_URL."
         ) from None
-    lines.append(f"ClickHouse: {len(applied)} migrations applied in database {settings.clickhouse_database}.")
+    lines.append(f"ClickHouse: schema version {version} in database {settings.clickhouse_database}.")
     return lines
 
 

@@ -27,5 +27,5 @@ def run(_: argparse.Namespace) -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    consumer.run(settings, stopped, open_codec(settings))
+    consumer.run(settings, stopped.is_set, open_codec(settings))
     return 0

@@ -1,0 +1,95 @@
+"""`millstream up`: a local stack with all workers in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from cli.errors import CommandError
+from cli.running import running
+from cli.stackfile import STACK_FILE
+
+#: The variables that point a provider elsewhere: its address and its key.
+PROVIDER_VARIABLES = {
+    "openai": ("OPENAI_BASE_URL", "OPENAI_API_KEY"),
+    "anthropic": ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"),
+    "google": ("GOOGLE_GEMINI_BASE_URL", "GEMINI_API_KEY"),
+    "openai-compatible": ("MILLSTREAM_OPENAI_COMPATIBLE_BASE_URL", "MILLSTREAM_OPENAI_COMPATIBLE_API_KEY"),
+}
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    """Where data goes, what else to start, and which providers are real."""
+    parser.add_argument("--data", metavar="DIR", help="keep the data here (default: a temporary folder, removed at the end)")
+    parser.add_argument("--postgres", action="store_true", help="keep the ledger in PostgreSQL instead of SQLite")
+    parser.add_argument("--registry", action="store_true", help="start a schema registry and write its wire format")
+    parser.add_argument(
+        "--provider-base-url", action="append", default=[], metavar="NAME=URL",
+        help=f"send a provider's calls there instead of to the simulator, repeatable; NAME is one of {', '.join(PROVIDER_VARIABLES)}",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until Ctrl-C, or until a process ends that should not; then everything is stopped."""
+    elsewhere = provider_environment(arguments.provider_base_url)
+    data = Path(arguments.data) if arguments.data else None
+    say = lambda line: print(line, flush=True)  # noqa: E731
+    with running(
+        data, environment=elsewhere, postgres=arguments.postgres, registry=arguments.registry, progress=say
+    ) as up:
+        pids = {name: child.pid for name, child in up.workers.items()}
+        replace(up.stack, processes={**up.stack.processes, **pids}).write(STACK_FILE)
+        try:
+            say(_greeting(up.stack.kafka_bootstrap, up.stack.clickhouse_url, up.stack.database_url, up.stack.simulator_url))
+            while True:
+                time.sleep(0.5)
+                ended = next((name for name, child in up.workers.items() if not child.running), None)
+                if ended is not None:
+                    print(up.workers[ended].log_tail())
+                    raise CommandError(f"Worker {ended} ended by itself; its last lines are above.")
+        except KeyboardInterrupt:
+            say("\nStopping ...")
+        finally:
+            STACK_FILE.unlink(missing_ok=True)
+    return 0
+
+
+def provider_environment(given: list[str]) -> dict[str, str]:
+    """The variables that point providers away from the simulator: those of `NAME=URL` words, then the environment's own.
+
+    A provider whose base URL is set nowhere stays with the simulator, and a real key is not used for it.
+    """
+    chosen: dict[str, str] = {}
+    for word in given:
+        name, _, url = word.partition("=")
+        if name not in PROVIDER_VARIABLES or not url.startswith(("http://", "https://")):
+            names = ", ".join(PROVIDER_VARIABLES)
+            raise CommandError(
+                f"--provider-base-url {word!r} is not NAME=URL; give one of {names} and an http address."
+            )
+        chosen[PROVIDER_VARIABLES[name][0]] = url
+    for address, key in PROVIDER_VARIABLES.values():
+        if (url := chosen.get(address) or os.environ.get(address)) is not None:
+            chosen[address] = url
+            chosen[key] = os.environ.get(key, "none")
+    return chosen
+
+
+def _greeting(kafka: str, clickhouse: str, database: str, simulator: str | None) -> str:
+    return f"""
+Millstream is up. Ctrl-C stops it.
+
+  Kafka       {kafka}
+  ClickHouse  {clickhouse}
+  Ledger      {database}
+  Simulator   {simulator}
+
+Try, in another terminal in this folder:
+
+  millstream send "Why is the sky blue?" --model openai/gpt-5-mini --tenant acme
+  millstream tail usage --from-beginning
+  curl '{clickhouse}' --data 'SELECT tenant, sum(cost_nano_usd) / 1e9 AS usd FROM millstream.usage GROUP BY tenant'
+"""
