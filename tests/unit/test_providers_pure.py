@@ -354,6 +354,13 @@ def test_a_long_message_is_cut_after_its_secrets_are_gone() -> None:
     assert "sk-" not in text
 
 
+def test_a_long_quote_leaves_room_for_the_next_action() -> None:
+    """What the provider said is cut, what to do about it is not."""
+    failed = status_failure(SETTINGS, 401, {}, {"error": {"message": "word " * 1_000}})
+    assert failed.error["message"].endswith("check OPENAI_API_KEY.")
+    assert len(failed.error["message"]) < 400
+
+
 def test_the_message_is_what_the_provider_said() -> None:
     """The sentence is taken from each provider's form of an error, and from plain text."""
     assert said({"error": {"message": "No."}}) == "No."

@@ -1,0 +1,169 @@
+"""Anthropic's Messages API in Millstream's terms (https://docs.anthropic.com/en/api/messages)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anthropic
+import httpx2
+import orjson
+
+from agents.providers.base import (
+    answer_schema,
+    count,
+    fields,
+    less,
+    system_text,
+    texts,
+    tool_call_part,
+    usage_json,
+    used_only,
+    with_options,
+)
+from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Answer, Api, HttpProvider
+from config.settings import ProviderSettings
+from core.errors import ProviderError, error
+from core.reply import NO_TOKENS, Reply, text_part
+from schemas.events import ContentPart, LlmCall, Message, Tokens
+
+RESERVED = frozenset({"model", "messages", "stream", "maxtokens"})
+#: Anthropic's lowest effort is `low` (https://docs.anthropic.com/en/docs/build-with-claude/effort).
+EFFORT = {"minimal": "low"}
+FINISH = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+}
+
+
+def translate_request(call: LlmCall) -> dict[str, Any]:
+    """The body of `POST /v1/messages`; `ProviderError` for what the API or this version cannot take.
+
+    The API has no seed, so a seed is left out.
+    """
+    request, parameters = call["request"], call["request"]["parameters"]
+    turns = [message for message in request["messages"] if message["role"] != "system"]
+    body: dict[str, Any] = {
+        "model": call["model"],
+        "max_tokens": call["max_output_tokens"],
+        "messages": [_message(message, call["provider"]) for message in turns],
+    }
+    if (system := system_text(request["messages"], call["provider"])) is not None:
+        body["system"] = system
+    for name in ("temperature", "top_p"):
+        if (value := parameters[name]) is not None:  # type: ignore[literal-required]
+            body[name] = value
+    if parameters["stop"]:
+        body["stop_sequences"] = parameters["stop"]
+    output: dict[str, Any] = {}
+    if (effort := parameters["reasoning_effort"]) is not None:
+        output["effort"] = EFFORT.get(effort, effort)
+    if (schema := answer_schema(call)) is not None:
+        output["format"] = {"type": "json_schema", "schema": schema}
+    if output:
+        body["output_config"] = output
+    return with_options(body, call, RESERVED)
+
+
+def _message(message: Message, provider: str) -> dict[str, Any]:
+    parts = texts(message, provider)
+    content = parts[0] if len(parts) == 1 else [{"type": "text", "text": text} for text in parts]
+    return {"role": message["role"], "content": content}
+
+
+def translate_response(body: dict[str, Any]) -> Reply:
+    """The content of a `message`; `ProviderError` when the model refused.
+
+    LookupError, TypeError or AttributeError when the body has another shape.
+    """
+    reason = body["stop_reason"]
+    used = used_only(usage_of(body), body.get("usage"), body.get("model"), body.get("id"))
+    if reason == "refusal":
+        said = fields(body.get("stop_details")).get("explanation") or "stop_reason is refusal"
+        raise ProviderError(error("provider_content_refused", f"The model refused to answer: {said}"), "maybe", used)
+    # A model may end its turn without a word, but then its few tokens are counted.
+    if not body["content"] and not fields(body.get("usage")).get("output_tokens"):
+        raise ProviderError(error("provider_bad_answer", "The answer holds no content."), "maybe", used)
+    return Reply(
+        output=tuple(part for block in body["content"] if (part := _part(block)) is not None),
+        finish_reason=FINISH.get(reason, "other"),
+        response_model=body.get("model"),
+        provider_response_id=body.get("id"),
+        tokens=usage_of(body),
+        provider_usage=usage_json(body.get("usage")),
+    )
+
+
+def _part(block: dict[str, Any]) -> ContentPart | None:
+    """The block as a part; None for thinking and for the traces of the provider's own tools, which are no answer."""
+    if block["type"] == "text":
+        return text_part(block["text"])
+    if block["type"] == "tool_use":
+        return tool_call_part(block["id"], block["name"], orjson.dumps(block["input"]).decode())
+    return None
+
+
+def usage_of(body: dict[str, Any]) -> Tokens:
+    """The tokens of a `message`.
+
+    `input_tokens` excludes what was read from the cache and written to it; a write whose lifetime is not said is one of five
+    minutes, the default (https://docs.anthropic.com/en/docs/build-with-claude/prompt-caching#tracking-cache-performance).
+    `output_tokens` includes thinking, which newer models report apart.
+    """
+    usage = fields(body.get("usage"))
+    written = fields(usage.get("cache_creation"))
+    five_minutes = count(written.get("ephemeral_5m_input_tokens"))
+    one_hour = count(written.get("ephemeral_1h_input_tokens"))
+    if five_minutes is None and one_hour is None:
+        five_minutes = count(usage.get("cache_creation_input_tokens"))
+    thinking = count(fields(usage.get("output_tokens_details")).get("thinking_tokens"))
+    return Tokens(
+        **NO_TOKENS
+        | {
+            "input_uncached": count(usage.get("input_tokens")),
+            "cache_read": count(usage.get("cache_read_input_tokens")),
+            "cache_write_5m": five_minutes,
+            "cache_write_1h": one_hour,
+            "output_text": less(count(usage.get("output_tokens")), thinking),
+            "reasoning": thinking,
+        }
+    )
+
+
+class AnthropicSdk:
+    """The `anthropic` SDK over aiohttp, handing bytes through."""
+
+    def __init__(self, api_key: str, base_url: str | None) -> None:
+        limits = httpx2.Limits(max_connections=CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
+        self._client = anthropic.AsyncAnthropic(
+            api_key=api_key, base_url=base_url, max_retries=0,
+            http_client=anthropic.DefaultAioHttpClient(limits=limits),
+        )  # fmt: skip
+
+    async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
+        """Post a message."""
+        bounds = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
+        try:
+            response = await self._client.post(
+                "/v1/messages",
+                content=orjson.dumps(body),
+                cast_to=httpx2.Response,
+                options={"headers": headers, "timeout": bounds},
+            )
+        except anthropic.APIStatusError as refused:
+            response = refused.response
+        return Answer(response.status_code, response.headers, response.content)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+def provider(settings: ProviderSettings) -> HttpProvider:
+    """Anthropic; each call ends with `provider_auth` while there is no key."""
+    return HttpProvider(settings, Api(
+        translate_request, translate_response, usage_of,
+        lambda s: AnthropicSdk(s.api_key or "", s.base_url), (anthropic.APIError,),
+    ))  # fmt: skip

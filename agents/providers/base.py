@@ -1,0 +1,130 @@
+"""What a provider is to the complete stage, and the parts that the translations into every provider's terms share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import orjson
+
+from core.errors import ProviderError, error
+from core.reply import Reply
+from schemas.events import ContentPart, LlmCall, Message, Tokens
+
+
+class Provider(Protocol):
+    """A provider that answers calls; as many at once as the lane allows."""
+
+    async def call(self, call: LlmCall, attempt_id: str, timeout: float) -> Reply:
+        """The provider's answer, at most `timeout` seconds from now; `ProviderError` when there is none.
+
+        `attempt_id` is sent along, so that the provider's log and ours can be laid side by side. Cancelling the task
+        gives the call up and is not turned into an error.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close the connections to the provider; no call may follow."""
+        ...
+
+
+def texts(message: Message, provider: str) -> list[str]:
+    """The texts of a message; `caller_unsupported_feature` for a part or a role that is no text in this version."""
+    if message["role"] == "tool":
+        raise _unsupported("A message of role tool", provider)
+    for part in message["content"]:
+        if part["type"] != "text":
+            raise _unsupported(f"Content of type {part['type']}", provider)
+    return [part["text"] or "" for part in message["content"]]
+
+
+def _unsupported(what: str, provider: str) -> ProviderError:
+    return ProviderError(
+        error("caller_unsupported_feature", f"{what} is not offered for {provider}; leave it out."), "no"
+    )
+
+
+def system_text(messages: list[Message], provider: str) -> str | None:
+    """All system messages as one text with a blank line between them, for providers that take it beside the turns."""
+    found = [text for message in messages if message["role"] == "system" for text in texts(message, provider)]
+    return "\n\n".join(found) if found else None
+
+
+def answer_schema(call: LlmCall) -> Any:
+    """The JSON schema that the answer must follow, or None; `caller_invalid_request` when it is not JSON."""
+    text = call["request"]["parameters"]["response_format"]
+    return None if text is None else _json("parameters.response_format", text)
+
+
+def with_options(body: dict[str, Any], call: LlmCall, reserved: frozenset[str]) -> dict[str, Any]:
+    """The body with the caller's provider options merged into it, objects field by field; the options win.
+
+    `reserved` holds the names that stand for a field of the request itself or would make a call dearer than what was
+    reserved for it, without underscores and in small letters; `caller_invalid_request` when an option has one of them.
+    """
+    options = {
+        name: _json(f"provider_options[{name!r}]", text) for name, text in call["request"]["provider_options"].items()
+    }
+    _refuse_reserved(options, reserved, "provider_options")
+    _merge(body, options)
+    return body
+
+
+def _refuse_reserved(options: Mapping[str, Any], reserved: frozenset[str], path: str) -> None:
+    for name, value in options.items():
+        if name.replace("_", "").lower() in reserved:
+            message = f"{path} may not set {name!r}; use the request's own fields (model, messages, parameters)."
+            raise ProviderError(error("caller_invalid_request", message), "no")
+        if name.replace("_", "").lower() == "generationconfig" and isinstance(value, dict):
+            _refuse_reserved(value, reserved, f"{path}.{name}")
+
+
+def _merge(body: dict[str, Any], options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if isinstance(value, dict) and isinstance(body.get(name), dict):
+            _merge(body[name], value)
+        else:
+            body[name] = value
+
+
+def _json(field: str, text: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as why:
+        message = f"Field {field} is not JSON ({why}); send one JSON value in text."
+        raise ProviderError(error("caller_invalid_request", message), "no") from None
+
+
+def tool_call_part(call_id: str | None, name: str, arguments: str | None) -> ContentPart:
+    """A content part that asks for a tool to be called; the arguments are a JSON object in text."""
+    return ContentPart(
+        type="tool_call", text=None, media_type=None, url=None, data=None,
+        tool_call_id=call_id, tool_name=name, tool_arguments=arguments,
+    )  # fmt: skip
+
+
+def count(value: object) -> int | None:
+    """A number of tokens as reported; None for whatever is not a whole number from 0 on."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def fields(value: object) -> dict[str, Any]:
+    """A JSON object's fields; none for whatever is not an object."""
+    return value if isinstance(value, dict) else {}
+
+
+def less(total: int | None, *parts: int | None) -> int | None:
+    """What remains of a total without the parts that were reported, at least 0; None without a total."""
+    return None if total is None else max(0, total - sum(part or 0 for part in parts))
+
+
+def usage_json(usage: object) -> str | None:
+    """The usage as the provider reported it, as compact JSON; None where it reported none."""
+    return None if usage is None else orjson.dumps(usage).decode()
+
+
+def used_only(tokens: Tokens, usage: object, model: str | None, response_id: str | None) -> Reply | None:
+    """A reply that holds nothing but what a failed call used; None where the provider reported no tokens."""
+    if all(reported is None for reported in tokens.values()):
+        return None
+    return Reply((), "other", model, response_id, tokens, usage_json(usage))

@@ -1,0 +1,191 @@
+"""One call over HTTP through a provider's SDK: bounded in time, and every way it can fail told apart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import aiohttp
+import httpx2
+import orjson
+
+from agents.providers.base import used_only
+from agents.providers.failures import LONGEST_MESSAGE, failure, said, status_failure, without_secrets
+from config.settings import ProviderSettings
+from core.errors import ProviderError, error
+from core.reply import Reply
+from schemas.events import LlmCall, Tokens
+
+#: More than any lane has under way; the lane's own semaphore is the bound, the pool must not be a second one.
+CONNECTIONS = 100_000
+IDLE_SECONDS = 15.0
+CONNECT_SECONDS = 10.0
+
+ATTEMPT_HEADER = "X-Client-Request-Id"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer of any status, its body as bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+
+class Sdk(Protocol):
+    """A provider's official SDK with its retries off: one request in, one HTTP answer out."""
+
+    async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
+        """The answer, error answers included; what kept it from coming is raised as the SDK raises it."""
+        ...
+
+    async def close(self) -> None:
+        """Close the SDK's connections."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """A provider's HTTP API: three pure translations, and the SDK that carries them, built with a key."""
+
+    translate_request: Callable[[LlmCall], dict[str, Any]]
+    translate_response: Callable[[dict[str, Any]], Reply]
+    usage_of: Callable[[dict[str, Any]], Tokens]
+    sdk: Callable[[ProviderSettings], Sdk]
+    sdk_errors: tuple[type[Exception], ...]
+
+
+class HttpProvider:
+    """A provider behind an HTTP API; see `agents.providers.base.Provider`."""
+
+    def __init__(self, settings: ProviderSettings, api: Api, *, key_needed: bool = True) -> None:
+        self._settings = settings
+        self._api = api
+        self._key_problem = key_problem(settings) if key_needed or settings.api_key else None
+        self._sdk = None if self._key_problem else api.sdk(settings)
+        self._errors: tuple[type[Exception], ...] = (
+            *api.sdk_errors, aiohttp.ClientError, httpx2.InvalidURL, OSError, UnicodeDecodeError,
+        )  # fmt: skip
+
+    async def call(self, call: LlmCall, attempt_id: str, timeout: float) -> Reply:
+        """The provider's answer; `ProviderError` when there is none."""
+        try:
+            return await self._call(call, attempt_id, timeout)
+        except ProviderError as known:
+            failed = known
+        except self._errors as raised:
+            failed = self._from_exception(raised, timeout)
+        # A new exception, raised where none is being handled: no chain leads from it to an SDK's exception, whose request
+        # holds the key.
+        message = without_secrets(failed.error["message"], self._settings.api_key, LONGEST_MESSAGE)
+        clean = failed.error | {"message": message}
+        raise ProviderError(clean, failed.charged, failed.reply)  # type: ignore[arg-type]
+
+    async def close(self) -> None:
+        """Close the connections to the provider."""
+        if self._sdk is not None:
+            await self._sdk.close()
+
+    async def _call(self, call: LlmCall, attempt_id: str, timeout: float) -> Reply:
+        body = self._api.translate_request(call)
+        if self._sdk is None:
+            raise ProviderError(error("provider_auth", self._key_problem or ""), "no")
+        async with asyncio.timeout(timeout):
+            answer = await self._sdk.send(call["model"], body, {ATTEMPT_HEADER: attempt_id}, timeout)
+        return self._read(answer)
+
+    def _read(self, answer: Answer) -> Reply:
+        settings = self._settings
+        if not 200 <= answer.status < 300:
+            raise status_failure(settings, answer.status, answer.headers, _json_or_text(answer.content))
+        try:
+            body = orjson.loads(answer.content)
+        except orjson.JSONDecodeError as why:
+            raise self._bad_answer(answer, f"{len(answer.content)} bytes that are not JSON ({why})") from None
+        if not isinstance(body, dict):
+            raise self._bad_answer(answer, "JSON that is not an object")
+        if body.get("error"):
+            raise self._error_inside(answer, body)
+        try:
+            return self._api.translate_response(body)
+        except (LookupError, TypeError, AttributeError, ValueError) as why:
+            lacking = f"an answer without the expected fields ({type(why).__name__}: {why})"
+            raise self._bad_answer(answer, lacking, self._used(body)) from None
+
+    def _bad_answer(self, answer: Answer, what: str, reply: Reply | None = None) -> ProviderError:
+        what = f"{self._settings.name} answered {answer.status} with {what}"
+        return failure(self._settings, "provider_bad_answer", what, "maybe", status=answer.status, reply=reply)
+
+    def _error_inside(self, answer: Answer, body: dict[str, Any]) -> ProviderError:
+        """The failure for an error object inside a success; it is charged only where something was generated as well."""
+        used = self._used(body)
+        generated = used is not None or any(body.get(name) for name in ("choices", "content", "candidates"))
+        what = f"{self._settings.name} answered {answer.status} with an error inside"
+        return failure(
+            self._settings, "provider_bad_answer", what, "maybe" if generated else "no", said(body),
+            status=answer.status, reply=used,
+        )  # fmt: skip
+
+    def _used(self, body: dict[str, Any]) -> Reply | None:
+        usage = body.get("usage", body.get("usageMetadata"))
+        return used_only(self._api.usage_of(body), usage, None, None)
+
+    def _from_exception(self, raised: Exception, timeout: float) -> ProviderError:
+        settings = self._settings
+        for link in _chain(raised):
+            name = type(link).__name__
+            if isinstance(link, NOT_OPENED):
+                what = f"The connection to {settings.name} could not be opened ({name}); check its base URL and the network"
+                return failure(settings, "provider_connection", what, "no")
+            if isinstance(link, TimeoutError):
+                what = f"{settings.name} did not answer within {timeout:g} seconds"
+                return failure(settings, "provider_timeout", what, "maybe")
+            if isinstance(link, UNREADABLE):
+                what = f"The answer of {settings.name} was cut off or could not be read ({name})"
+                return failure(settings, "provider_bad_answer", what, "maybe")
+            if isinstance(link, aiohttp.ClientError | OSError):
+                break
+        what = f"The connection to {settings.name} was lost before its answer came ({name})"
+        return failure(settings, "provider_connection", what, "maybe")
+
+
+#: Nothing was sent, so nothing is charged; a time-out while connecting is one of these, not one of the answer.
+NOT_OPENED = (
+    aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, httpx2.InvalidURL,
+    httpx2.UnsupportedProtocol,
+)  # fmt: skip
+UNREADABLE = (
+    aiohttp.ClientPayloadError, aiohttp.ClientResponseError, httpx2.DecodingError, json.JSONDecodeError, UnicodeDecodeError,
+)  # fmt: skip
+
+
+def key_problem(settings: ProviderSettings) -> str | None:
+    """Why no call can be made with this key, naming the provider and the setting, or None when one can."""
+    key = settings.api_key
+    if not key:
+        return f"{settings.name} needs a key and {settings.key_setting} is not set; set it and restart the worker."
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        return (
+            f"The key of {settings.name} in {settings.key_setting} has spaces, line ends or other characters that no "
+            "HTTP header carries; set it again."
+        )
+    return None
+
+
+def _chain(raised: BaseException) -> Iterator[BaseException]:
+    """An exception and those it came from, the outermost first; the SDKs wrap aiohttp's several times."""
+    link: BaseException | None = raised
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _json_or_text(content: bytes) -> object:
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return content.decode("utf-8", "replace")

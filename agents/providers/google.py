@@ -1,0 +1,191 @@
+"""Google's Gemini API in Millstream's terms (https://ai.google.dev/api/generate-content)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from google import genai
+from google.genai import errors, types
+
+from agents.providers.base import (
+    answer_schema,
+    count,
+    fields,
+    less,
+    system_text,
+    texts,
+    tool_call_part,
+    usage_json,
+    used_only,
+    with_options,
+)
+from agents.providers.exchange import Answer, Api, HttpProvider
+from config.settings import ProviderSettings
+from core.errors import ProviderError, error
+from core.reply import NO_TOKENS, Reply, text_part
+from schemas.events import ContentPart, LlmCall, Tokens
+
+RESERVED = frozenset({"model", "contents", "systeminstruction", "maxoutputtokens", "candidatecount"})
+#: Budgets for models that take no level (https://ai.google.dev/gemini-api/docs/openai#thinking).
+BUDGET = {"minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576}
+FINISH = {"STOP": "stop", "MAX_TOKENS": "length"}
+REFUSED = frozenset({
+    "SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT",
+    "ESCALATION",
+})  # fmt: skip
+
+
+def translate_request(call: LlmCall) -> dict[str, Any]:
+    """The body of `POST /models/{model}:generateContent`; `ProviderError` for what the API or this version cannot take."""
+    request, parameters = call["request"], call["request"]["parameters"]
+    config: dict[str, Any] = {"maxOutputTokens": call["max_output_tokens"]}
+    for name, ours in (("temperature", "temperature"), ("topP", "top_p"), ("seed", "seed")):
+        if (value := parameters[ours]) is not None:  # type: ignore[literal-required]
+            config[name] = value
+    if parameters["stop"]:
+        config["stopSequences"] = parameters["stop"]
+    if (schema := answer_schema(call)) is not None:
+        config |= {"responseMimeType": "application/json", "responseJsonSchema": schema}
+    if (effort := parameters["reasoning_effort"]) is not None:
+        by_budget = call["model"].startswith(("gemini-2", "models/gemini-2"))
+        config["thinkingConfig"] = (
+            {"thinkingBudget": BUDGET[effort]} if by_budget else {"thinkingLevel": effort.upper()}
+        )
+    body: dict[str, Any] = {
+        "contents": [
+            {
+                "role": "model" if message["role"] == "assistant" else "user",
+                "parts": [{"text": text} for text in texts(message, call["provider"])],
+            }
+            for message in request["messages"]
+            if message["role"] != "system"
+        ],
+        "generationConfig": config,
+    }
+    if (system := system_text(request["messages"], call["provider"])) is not None:
+        body["systemInstruction"] = {"parts": [{"text": system}]}
+    return with_options(body, call, RESERVED)
+
+
+def translate_response(body: dict[str, Any]) -> Reply:
+    """The first candidate of a `GenerateContentResponse`; `ProviderError` when the prompt or the answer was blocked.
+
+    LookupError, TypeError or AttributeError when the body has another shape, such as no candidates.
+    """
+    blocked = fields(body.get("promptFeedback")).get("blockReason")
+    if blocked and not body.get("candidates"):
+        message = f"The prompt was blocked before an answer was made: blockReason is {blocked}; change the content."
+        raise ProviderError(error("provider_content_refused", message), "no")
+    candidate = body["candidates"][0]
+    reason, usage = candidate.get("finishReason"), body.get("usageMetadata")
+    if reason in REFUSED:
+        said = candidate.get("finishMessage") or f"finishReason is {reason}"
+        used = used_only(usage_of(body), usage, body.get("modelVersion"), body.get("responseId"))
+        raise ProviderError(error("provider_content_refused", f"The answer was blocked: {said}"), "maybe", used)
+    output = tuple(_parts(fields(candidate.get("content"))))
+    finish = FINISH.get(reason, "other")
+    return Reply(
+        output=output,
+        finish_reason="tool_calls" if output and output[-1]["type"] == "tool_call" else finish,
+        response_model=body.get("modelVersion"),
+        provider_response_id=body.get("responseId"),
+        tokens=usage_of(body),
+        provider_usage=usage_json(usage),
+    )
+
+
+def _parts(content: dict[str, Any]) -> list[ContentPart]:
+    """The parts of the answer: neighbouring texts as one, as the API splits them anywhere; thoughts are left out."""
+    parts: list[ContentPart] = []
+    for part in content.get("parts") or ():
+        if "functionCall" in part:
+            function = part["functionCall"]
+            arguments = orjson.dumps(function.get("args") or {}).decode()
+            parts.append(tool_call_part(function.get("id"), function["name"], arguments))
+        elif part.get("text") and not part.get("thought"):
+            if parts and parts[-1]["type"] == "text":
+                parts[-1] = text_part(f"{parts[-1]['text']}{part['text']}")
+            else:
+                parts.append(text_part(part["text"]))
+    return parts
+
+
+def usage_of(body: dict[str, Any]) -> Tokens:
+    """The tokens of a `GenerateContentResponse` (https://ai.google.dev/api/generate-content#UsageMetadata).
+
+    `promptTokenCount` includes what was read from the cache, and audio; what tools brought into the prompt is counted
+    beside it; `candidatesTokenCount` excludes thoughts. The API leaves counts of zero out of its JSON, so a missing count
+    may be a zero: it stays unknown here, which costs the same.
+    """
+    usage = fields(body.get("usageMetadata"))
+    tools, cache_read = count(usage.get("toolUsePromptTokenCount")), count(usage.get("cachedContentTokenCount"))
+    prompt = count(usage.get("promptTokenCount"))
+    read = _audio(usage.get("promptTokensDetails"))
+    audio_in = None if read is None else less(read, _audio(usage.get("cacheTokensDetails")))
+    audio_out = _audio(usage.get("candidatesTokensDetails"))
+    tool_audio = _audio(usage.get("toolUsePromptTokensDetails"))
+    uncached = less(prompt, cache_read, audio_in)
+    return Tokens(
+        **NO_TOKENS
+        | {
+            "input_uncached": uncached if tools is None else (uncached or 0) + tools - (tool_audio or 0),
+            "cache_read": cache_read,
+            "input_audio": audio_in if tool_audio is None else (audio_in or 0) + tool_audio,
+            "output_text": less(count(usage.get("candidatesTokenCount")), audio_out),
+            "reasoning": count(usage.get("thoughtsTokenCount")),
+            "output_audio": audio_out,
+        }
+    )
+
+
+def _audio(details: object) -> int | None:
+    """The audio tokens of a list of `ModalityTokenCount`; None where it names no audio."""
+    found = [
+        tokens
+        for detail in (details if isinstance(details, list) else ())
+        if fields(detail).get("modality") == "AUDIO" and (tokens := count(detail.get("tokenCount"))) is not None
+    ]
+    return sum(found) if found else None
+
+
+class GoogleSdk:
+    """The `google-genai` SDK, which uses aiohttp of itself, below its models: they cost more than the whole transport."""
+
+    def __init__(self, api_key: str, base_url: str | None) -> None:
+        # One attempt must be asked for: without retry options the SDK repeats a request whose connection broke, after
+        # 1 to 10 seconds and whatever was charged for it (BaseApiClient._async_request_once).
+        # The SDK's own default, v1, lacks what is in preview (https://ai.google.dev/gemini-api/docs/api-versions).
+        options = types.HttpOptions(
+            base_url=base_url, api_version="v1beta", retry_options=types.HttpRetryOptions(attempts=1)
+        )
+        self._client = genai.Client(api_key=api_key, vertexai=False, http_options=options)
+
+    async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
+        """Post a generateContent."""
+        options = types.HttpOptions(headers=headers, timeout=max(1, int(timeout * 1_000)))
+        try:
+            response = await self._client._api_client.async_request("post", _path(model), body, options)
+        except errors.APIError as refused:
+            headers_of = getattr(refused.response, "headers", {})
+            return Answer(refused.code, headers_of, json.dumps(refused.details).encode())
+        return Answer(200, response.headers or {}, str(response.body or "").encode())
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aio.aclose()
+
+
+def _path(model: str) -> str:
+    kind, _, name = model.rpartition("/")
+    return f"{kind if kind in ('models', 'tunedModels') else 'models'}/{quote(name, safe='')}:generateContent"
+
+
+def provider(settings: ProviderSettings) -> HttpProvider:
+    """Gemini; each call ends with `provider_auth` while there is no key."""
+    return HttpProvider(settings, Api(
+        translate_request, translate_response, usage_of,
+        lambda s: GoogleSdk(s.api_key or "", s.base_url), (errors.APIError, json.JSONDecodeError),
+    ))  # fmt: skip

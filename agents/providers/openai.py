@@ -1,0 +1,160 @@
+"""OpenAI's Chat Completions API in Millstream's terms (https://platform.openai.com/docs/api-reference/chat).
+
+Why this API and not Responses: docs/decisions/0002-openai-chat-completions.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+import openai
+import orjson
+
+from agents.providers.base import (
+    answer_schema,
+    count,
+    fields,
+    less,
+    texts,
+    tool_call_part,
+    usage_json,
+    used_only,
+    with_options,
+)
+from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Answer, Api, HttpProvider
+from config.settings import ProviderSettings
+from core.errors import ProviderError, error
+from core.reply import NO_TOKENS, Reply, text_part
+from schemas.events import ContentPart, LlmCall, Message, Tokens
+
+RESERVED = frozenset({"model", "messages", "stream", "n", "maxtokens", "maxcompletiontokens"})
+FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
+
+
+def translate_request(call: LlmCall) -> dict[str, Any]:
+    """The body of `POST /chat/completions`; `ProviderError` for what the API or this version cannot take."""
+    parameters = call["request"]["parameters"]
+    body: dict[str, Any] = {
+        "model": call["model"],
+        "messages": [_message(message, call["provider"]) for message in call["request"]["messages"]],
+        "max_completion_tokens": call["max_output_tokens"],
+    }
+    for name in ("temperature", "top_p", "seed", "reasoning_effort"):
+        if (value := parameters[name]) is not None:  # type: ignore[literal-required]
+            body[name] = value
+    if parameters["stop"]:
+        body["stop"] = parameters["stop"]
+    if (schema := answer_schema(call)) is not None:
+        form = {"name": "answer", "schema": schema, "strict": True}
+        body["response_format"] = {"type": "json_schema", "json_schema": form}
+    return with_options(body, call, RESERVED)
+
+
+def _message(message: Message, provider: str) -> dict[str, Any]:
+    parts = texts(message, provider)
+    content = parts[0] if len(parts) == 1 else [{"type": "text", "text": text} for text in parts]
+    return {"role": message["role"], "content": content}
+
+
+def translate_response(body: dict[str, Any]) -> Reply:
+    """The first choice of a `chat.completion`; `ProviderError` when it is a refusal or an error.
+
+    LookupError, TypeError or AttributeError when the body has another shape, such as no choices.
+    """
+    choice = body["choices"][0]
+    message = choice["message"]
+    reason = choice.get("finish_reason")
+    used = used_only(usage_of(body), body.get("usage"), body.get("model"), body.get("id"))
+    if choice.get("error"):
+        said = fields(choice["error"]).get("message", "no reason given")
+        raise ProviderError(error("provider_bad_answer", f"The answer broke off with an error: {said}"), "maybe", used)
+    if reason == "content_filter" or message.get("refusal"):
+        said = message.get("refusal") or f"finish_reason is {reason}"
+        raise ProviderError(error("provider_content_refused", f"The model refused to answer: {said}"), "maybe", used)
+    return Reply(
+        output=tuple(_parts(message)),
+        finish_reason=FINISH.get(reason, "other"),
+        response_model=body.get("model"),
+        provider_response_id=body.get("id"),
+        tokens=usage_of(body),
+        provider_usage=usage_json(body.get("usage")),
+    )
+
+
+def _parts(message: Mapping[str, Any]) -> list[ContentPart]:
+    parts = [text_part(str(message["content"]))] if message.get("content") else []
+    for tool_call in message.get("tool_calls") or ():
+        function = tool_call["function"]
+        parts.append(tool_call_part(tool_call.get("id"), function["name"], function.get("arguments")))
+    return parts
+
+
+def usage_of(body: dict[str, Any]) -> Tokens:
+    """The tokens of a `chat.completion`.
+
+    `prompt_tokens` includes what was read from the cache, written to it, and audio; `completion_tokens` includes reasoning
+    and audio (https://platform.openai.com/docs/api-reference/chat/object). OpenAI has one kind of cache write, kept for
+    half an hour and priced as five-minute writes are elsewhere (https://platform.openai.com/docs/guides/prompt-caching).
+    A server whose total counts reasoning beside the completion, as xAI's does (https://docs.x.ai/docs/guides/reasoning),
+    has its completion taken as it stands.
+    """
+    usage = fields(body.get("usage"))
+    prompt, completion = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+    read_from, made = fields(usage.get("prompt_tokens_details")), fields(usage.get("completion_tokens_details"))
+    cache_read, cache_write = count(read_from.get("cached_tokens")), count(read_from.get("cache_write_tokens"))
+    audio_in, audio_out = count(read_from.get("audio_tokens")), count(made.get("audio_tokens"))
+    reasoning = count(made.get("reasoning_tokens"))
+    beside = reasoning and count(usage.get("total_tokens")) == (prompt or 0) + (completion or 0) + reasoning
+    return Tokens(
+        **NO_TOKENS
+        | {
+            "input_uncached": less(prompt, cache_read, cache_write, audio_in),
+            "cache_read": cache_read,
+            "cache_write_5m": cache_write,
+            "input_audio": audio_in,
+            "output_text": less(completion, audio_out, None if beside else reasoning),
+            "reasoning": reasoning,
+            "output_audio": audio_out,
+        }
+    )
+
+
+class OpenAISdk:
+    """The `openai` SDK over aiohttp, handing bytes through; its own JSON and models cost more than the whole transport."""
+
+    def __init__(self, api_key: str, base_url: str | None, without: tuple[str, ...] = ()) -> None:
+        limits = httpx2.Limits(max_connections=CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
+        self._client = openai.AsyncOpenAI(
+            api_key=api_key, base_url=base_url, max_retries=0,
+            http_client=openai.DefaultAioHttpClient(limits=limits),
+        )  # fmt: skip
+        self._without = dict.fromkeys(without, openai.Omit())
+
+    async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
+        """Post a chat completion."""
+        bounds = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
+        sent: dict[str, str | openai.Omit] = {**headers, **self._without}
+        try:
+            response = await self._client.post(
+                "/chat/completions",
+                content=orjson.dumps(body),
+                cast_to=httpx2.Response,
+                options={"headers": sent, "timeout": bounds},
+            )
+        except openai.APIStatusError as refused:
+            response = refused.response  # type: ignore[assignment]
+        return Answer(response.status_code, response.headers, response.content)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+def provider(settings: ProviderSettings) -> HttpProvider:
+    """OpenAI; each call ends with `provider_auth` while there is no key."""
+    return HttpProvider(settings, Api(
+        translate_request, translate_response, usage_of,
+        lambda s: OpenAISdk(s.api_key or "", s.base_url), (openai.APIError,),
+    ))  # fmt: skip
