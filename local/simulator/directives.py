@@ -1,0 +1,158 @@
+"""Directives: read out of a message's text, checked, and counted where they hold for the first calls only."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from local.simulator.calls import NO_WAIT, Json, Prompt, Refused, Tokens, Wait
+
+OPENING, CLOSING = "[[sim ", "]]"
+FAULTS = ("garbage", "truncated", "reset", "hang", "empty_choices", "error_in_200", "refusal")
+TOKEN_KEYS = {
+    "input": "input_uncached", "cached": "cache_read", "cache_write_5m": "cache_write_5m",
+    "cache_write_1h": "cache_write_1h", "input_audio": "input_audio", "output": "output_text",
+    "reasoning": "reasoning", "output_audio": "output_audio",
+}  # fmt: skip
+WAITS = ("retry_after", "retry_after_ms", "retry_after_date")
+KEYS = frozenset({"latency_ms", "status", "times", "key", "fault", "usage", "missing_usage", "text", *WAITS})
+SPOILING = frozenset({"status", "fault", "times", "key", *WAITS})
+MOST_KEYS = 1_000_000
+_DECODER = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """What to do with one call; the default is an ordinary answer."""
+
+    latency_ms: float | None = None
+    status: int | None = None
+    wait: Wait = NO_WAIT
+    fault: str | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    missing_usage: bool = False
+    text: str | None = None
+
+
+ORDINARY = Directive()
+
+
+def split(text: str) -> tuple[str, Json]:
+    """The text without its directives, and their keys, the later before the earlier; `Refused` when one is no JSON object."""
+    if OPENING not in text:
+        return text, {}
+    visible, asked = [], Json()
+    while (start := text.find(OPENING)) >= 0:
+        visible.append(text[:start])
+        try:
+            value, end = _DECODER.raw_decode(text, start + len(OPENING))
+        except ValueError as error:
+            raise Refused(400, f"The simulator's directive is no JSON: {error}; write [[sim {{...}}]].") from None
+        if not isinstance(value, dict) or not text.startswith(CLOSING, end):
+            raise Refused(400, f"The simulator's directive {text[start:end][:100]!r} must be [[sim {{...}}]].")
+        asked |= value
+        text = text[end + len(CLOSING) :]
+    return "".join([*visible, text]).strip(), asked
+
+
+class Directives:
+    """Turns keys into directives, knowing how often each `key` was seen and what holds for a whole provider."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+        self._by_provider: dict[str, Json] = {}
+
+    def forget_counts(self) -> None:
+        """Start every count of `times` again."""
+        self._seen.clear()
+
+    def hold(self, provider: str, asked: Json) -> None:
+        """Apply the keys to all calls of a provider from now on; `Refused` when they are wrong."""
+        _checked(asked)
+        self._by_provider[provider] = asked
+
+    def release(self) -> None:
+        """Apply nothing to whole providers any more."""
+        self._by_provider.clear()
+
+    def of(self, provider: str, prompt: Prompt) -> Directive:
+        """The directive for this call, which is counted; `Refused` when its keys are wrong."""
+        asked = prompt.asked
+        if held := self._by_provider.get(provider):
+            own = asked.keys() - SPOILING if held.keys() & SPOILING else asked.keys()
+            asked = {key: asked[key] for key in own} | held
+        if not asked:
+            return ORDINARY
+        directive = _checked(asked)
+        times = asked.get("times")
+        if times is None or not self._over(_key(asked, prompt), times):
+            return directive
+        faulty = directive.status is not None or directive.fault is not None
+        latency = directive.latency_ms if faulty else None
+        return Directive(latency, None, NO_WAIT, None, directive.usage, directive.missing_usage, directive.text)
+
+    def _over(self, key: str, times: int) -> bool:
+        seen = self._seen.get(key, 0) + 1
+        if key not in self._seen and len(self._seen) >= MOST_KEYS:
+            del self._seen[next(iter(self._seen))]
+        self._seen[key] = seen
+        return seen > times
+
+
+def _key(asked: Json, prompt: Prompt) -> str:
+    return str(asked["key"]) if "key" in asked else blake2b(prompt.text.encode(errors="replace")).hexdigest()
+
+
+def _checked(asked: Json) -> Directive:
+    if unknown := asked.keys() - KEYS:
+        raise Refused(400, f"The simulator knows no directive {sorted(unknown)}; the keys are {sorted(KEYS)}.")
+    waits = {key: _number(key, asked.get(key)) for key in WAITS}
+    wait = Wait(waits["retry_after"], waits["retry_after_ms"], waits["retry_after_date"])
+    status, fault, text = asked.get("status"), asked.get("fault"), asked.get("text")
+    if status is None and any(key in asked for key in WAITS):
+        status = 429
+    if status == 429 and not any(key in asked for key in WAITS):
+        wait = Wait(seconds=1)
+    if status is not None and (type(status) is not int or not 400 <= status <= 599):
+        raise Refused(400, f"The simulator's status is {status!r}; it must be 400 to 599.")
+    if fault is not None and fault not in FAULTS:
+        raise Refused(400, f"The simulator knows no fault {fault!r}; it must be one of {', '.join(FAULTS)}.")
+    if text is not None and not isinstance(text, str):
+        raise Refused(400, f"The simulator's text is {text!r}; it must be a string.")
+    times = asked.get("times")
+    if times is not None and (type(times) is not int or times < 0):
+        raise Refused(400, f"The simulator's times is {times!r}; it must be a whole number.")
+    return Directive(
+        latency_ms=_number("latency_ms", asked.get("latency_ms")),
+        status=status,
+        wait=wait,
+        fault=fault,
+        usage=_usage(asked.get("usage") or {}),
+        missing_usage=bool(asked.get("missing_usage")),
+        text=text,
+    )
+
+
+def _number(key: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise Refused(400, f"The simulator's {key} is {value!r}; it must be a number of at least 0.")
+    return value
+
+
+def _usage(usage: Any) -> dict[str, int]:
+    if not isinstance(usage, dict) or usage.keys() - TOKEN_KEYS.keys():
+        raise Refused(400, f"The simulator's usage is {usage!r}; it must have keys of {sorted(TOKEN_KEYS)}.")
+    for key, value in usage.items():
+        if type(value) is not int or value < 0:
+            raise Refused(400, f"The simulator's usage.{key} is {value!r}; it must be a whole number.")
+    return {TOKEN_KEYS[key]: value for key, value in usage.items()}
+
+
+def with_usage(tokens: Tokens, directive: Directive) -> Tokens:
+    """The tokens with the classes that a directive sets."""
+    return tokens._replace(**directive.usage) if directive.usage else tokens
