@@ -20,7 +20,6 @@ from schemas.codec import Codec, Undecodable
 from schemas.events import Error, LlmCall, LlmRequest, LlmResponse
 
 DAY_US = 86_400_000_000
-Refused = LlmResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,28 +52,31 @@ class Admit:
         now = self._clock()
         trace = trace_of(record.headers, request["request_id"])
         size = len(record.value or b"")
-        call_or_answer = self._decide(request, size, now)
-        refused = call_or_answer if "outcome" in call_or_answer else None
-        bound = 0 if refused else call_or_answer.get("reserved_nano_usd") or 0
-        answer = pack((self._encoder.response(refused, trace),)) if refused else None  # type: ignore[arg-type]
-        admitted = await self._admit(record, request["request_id"], request["tenant"], bound, answer, now)
+        refused = self._refusal(request, size, now)
+        answer = pack((self._encoder.response(refused, trace),)) if refused is not None else None
+        call = self._call(request, now) if refused is None else None
+        bound = (call["reserved_nano_usd"] or 0) if call is not None else 0
+        # Sent again, a request is the same whenever it was made.
+        body = self._codec.encode("LlmRequest", {**request, "created_at": 0})
+        admitted = await self._admit(request["request_id"], body, request["tenant"], bound, answer, now)
         if admitted.kind == "other":
             return Emit((self._encoder.response(_reused(request, record), trace, _id_at(record)),))
         if admitted.answer is not None:
             return Emit(unpack(admitted.answer))
-        call: LlmCall = call_or_answer if refused is None else self._call(request, now)  # type: ignore[assignment]
         # A request that was admitted before keeps the time of its first admission, so that its call is the same event.
-        return Emit((self._encoder.call({**call, "admitted_at": admitted.admitted_at}, trace),))
+        call = call or self._call(request, now)
+        call["admitted_at"] = admitted.admitted_at
+        return Emit((self._encoder.call(call, trace),))
 
-    def _decide(self, request: LlmRequest, size: int, now: int) -> LlmCall | LlmResponse:
-        """The call to make, or the answer that refuses it."""
+    def _refusal(self, request: LlmRequest, size: int, now: int) -> LlmResponse | None:
+        """The answer that refuses a request, or None when it can be called."""
         problem = problem_of(request, size, self._rules.max_request_bytes) or self._unknown_model(request)
         if problem is not None:
             return refusal(request, "refused", problem, now)
         if request["deadline"] is not None and now >= request["deadline"]:
             late = error("pipeline_deadline_exceeded", "The deadline had passed when the request was admitted.")
             return refusal(request, "expired", late, now)
-        return self._call(request, now)
+        return None
 
     def _call(self, request: LlmRequest, now: int) -> LlmCall:
         provider, model = provider_and_model(request["model"])
@@ -98,13 +100,13 @@ class Admit:
         return error("caller_unknown_model", f"Model {asked!r} is not known here; {hint}.")
 
     async def _admit(
-        self, record: Record, request_id: str, account: str, reserve: int, answer: bytes | None, now: int
+        self, request_id: str, body: bytes, account: str, reserve: int, answer: bytes | None, now: int
     ) -> ledger.Admitted:
         # The ledger's key is at most 64 characters; only a valid id can be as short as it looks.
         key = request_id if UUID.fullmatch(request_id) else hashlib.sha256(request_id.encode()).hexdigest()
-        body = hashlib.sha256(record.value or b"").digest()
+        digest = hashlib.sha256(body).digest()
         return await self._transactions.run(
-            ledger.admit, ledger.Admission(key, body, account[:256], reserve, answer, now)
+            ledger.admit, ledger.Admission(key, digest, account[:256], reserve, answer, now)
         )
 
     async def _undecodable(self, record: Record, why: str) -> Outcome:
@@ -116,7 +118,7 @@ class Admit:
         trace = trace_of(record.headers, key)
         answer = undecodable(key, failure, record.timestamp_us)
         packed = pack((self._encoder.response(answer, trace),))
-        admitted = await self._admit(record, key, "default", 0, packed, self._clock())
+        admitted = await self._admit(key, record.value or b"", "default", 0, packed, self._clock())
         if admitted.kind == "other":
             return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
         return Reject(failure["code"], why, unpack(admitted.answer or packed))

@@ -47,7 +47,12 @@ class Line:
 
 def describe(parser: argparse.ArgumentParser) -> None:
     """Which requests to send."""
-    parser.add_argument("--file", default=str(REQUESTS_FILE), metavar="PATH", help="requests as JSON lines (default: the 300 shipped ones)")
+    parser.add_argument(
+        "--file",
+        default=str(REQUESTS_FILE),
+        metavar="PATH",
+        help="requests as JSON lines (default: the 300 shipped ones)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -126,7 +131,7 @@ def _simulator(demo: Running) -> dict[str, int]:
     if demo.stack.simulator_url is None:
         raise CommandError("The demo needs the provider simulator; it runs only on the local stack.")
     with urllib.request.urlopen(f"{demo.stack.simulator_url}/_sim/ledger", timeout=10) as answer:
-        total: dict[str, int] = json.load(answer)["total"]
+        total: dict[str, int] = json.load(answer)["overall"]
     return total
 
 
@@ -150,10 +155,21 @@ def _report(demo: Running) -> Iterator[Table]:
     yield _latency(_query(demo, """
         SELECT provider, count(), quantilesExact(0.5, 0.95, 0.99)(provider_us / 1000) FROM usage
         WHERE status = 'succeeded' GROUP BY 1 ORDER BY 1"""))  # fmt: skip
-    classes = ("input_uncached", "cache_read", "cache_write_5m", "cache_write_1h", "input_audio", "output_text", "reasoning", "output_audio")
+    classes = (
+        "input_uncached",
+        "cache_read",
+        "cache_write_5m",
+        "cache_write_1h",
+        "input_audio",
+        "output_text",
+        "reasoning",
+        "output_audio",
+    )
     sums = ", ".join(f"sum(tokens_{name})" for name in classes)
     counts = _query(demo, f"SELECT {sums} FROM usage")[0]  # noqa: S608
-    yield _table("Tokens by class", ("class", "tokens"), [(n, c) for n, c in zip(classes, counts, strict=True) if c is not None])
+    yield _table(
+        "Tokens by class", ("class", "tokens"), [(n, c) for n, c in zip(classes, counts, strict=True) if c is not None]
+    )
 
 
 def _table(title: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Table:
@@ -174,8 +190,10 @@ def _latency(rows: list[tuple[Any, ...]]) -> Table:
     longest = max((values[-1] for _, _, values in rows), default=1.0)
     for provider, calls, values in rows:
         for number, (name, value) in enumerate(zip(("p50", "p95", "p99"), values, strict=True)):
-            bar = "█" * max(1, round(40 * value / longest))
-            table.add_row(provider if not number else "", f"{calls:,}" if not number else "", name, f"{value:,.0f}", bar)
+            bar = "█" * max(1, round(30 * value / longest))
+            table.add_row(
+                provider if not number else "", f"{calls:,}" if not number else "", name, f"{value:,.0f}", bar
+            )
     return table
 
 

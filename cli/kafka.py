@@ -102,7 +102,10 @@ def count(settings: Settings, topic: Topic) -> int:
 def records(consumer: Consumer) -> Iterator[Message | None]:
     """Records as they come, for ever, and None now and then while there are none."""
     while True:
-        batch: list[Any] = consumer.consume(500, timeout=0.1)
-        yield from (message for message in batch if message.error() is None)
-        if not batch:
+        # `consume` waits for a full batch or its whole time, so the first record is polled for.
+        first = consumer.poll(0.1)
+        if first is None:
             yield None
+            continue
+        batch: list[Any] = [first, *consumer.consume(500, timeout=0)]
+        yield from (message for message in batch if message.error() is None)

@@ -50,7 +50,10 @@ class Running:
         """Return when a worker reads its partitions; RuntimeError with the end of its log when it does not come up."""
         child = self.workers[name]
         wait_until(
-            lambda: child.log_tail(200).count(" partitions.") >= lanes, READY_SECONDS, f"worker {name} to read its topics", child
+            lambda: child.log_tail(200).count(" partitions.") >= lanes,
+            READY_SECONDS,
+            f"worker {name} to read its topics",
+            child,
         )
 
     def stop(self) -> None:

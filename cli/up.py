@@ -23,7 +23,9 @@ PROVIDER_VARIABLES = {
 
 def describe(parser: argparse.ArgumentParser) -> None:
     """Where data goes, what else to start, and which providers are real."""
-    parser.add_argument("--data", metavar="DIR", help="keep the data here (default: a temporary folder, removed at the end)")
+    parser.add_argument(
+        "--data", metavar="DIR", help="keep the data here (default: a temporary folder, removed at the end)"
+    )
     parser.add_argument("--postgres", action="store_true", help="keep the ledger in PostgreSQL instead of SQLite")
     parser.add_argument("--registry", action="store_true", help="start a schema registry and write its wire format")
     parser.add_argument(
@@ -43,7 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
         pids = {name: child.pid for name, child in up.workers.items()}
         replace(up.stack, processes={**up.stack.processes, **pids}).write(STACK_FILE)
         try:
-            say(_greeting(up.stack.kafka_bootstrap, up.stack.clickhouse_url, up.stack.database_url, up.stack.simulator_url))
+            say(
+                _greeting(
+                    up.stack.kafka_bootstrap, up.stack.clickhouse_url, up.stack.database_url, up.stack.simulator_url
+                )
+            )
             while True:
                 time.sleep(0.5)
                 ended = next((name for name, child in up.workers.items() if not child.running), None)

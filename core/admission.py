@@ -97,4 +97,4 @@ def _unsupported(request: LlmRequest) -> Iterator[str]:
 
 def _shown(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}… ({len(text)} characters)"
+    return text if len(text) <= 80 else f"{text[:77]}… ({len(str(value))} characters)"

@@ -65,7 +65,7 @@ def usage(
     status, failure, reply = _result(result)
     cost = _cost(result, reply, price)
     ended = result is not None
-    return LlmUsage(  # type: ignore[typeddict-item]
+    fact: dict[str, Any] = dict(
         attempt_id=attempt.attempt_id,
         request_id=request["request_id"],
         **who(request),
@@ -96,6 +96,7 @@ def usage(
         first_token_at=None,
         finished_at=finished_at,
     )
+    return cast(LlmUsage, fact)
 
 
 def response(
@@ -110,8 +111,8 @@ def response(
 ) -> LlmResponse:
     """The answer to an admitted request; `spent` has one entry for each of its provider calls."""
     cost, cost_status = total_cost([(s.cost_nano_usd, s.cost_status) for s in spent])
-    answer = refusal(call["request"], outcome, failure, finished_at)
-    answer.update(
+    answer: dict[str, Any] = dict(
+        refusal(call["request"], outcome, failure, finished_at),
         attempt_id=attempt.attempt_id if attempt else None,
         output=list(reply.output) if reply and outcome == "completed" else [],
         finish_reason=reply.finish_reason if reply else None,
@@ -126,13 +127,13 @@ def response(
         started_at=attempt.started_at if attempt else None,
         attempts=len(spent),
     )
-    return answer
+    return cast(LlmResponse, answer)
 
 
 def refusal(request: LlmRequest, outcome: Outcome, failure: Error | None, finished_at: int) -> LlmResponse:
     """The answer to a request for which no provider was called."""
     provider, model = provider_and_model(request["model"])
-    return LlmResponse(  # type: ignore[typeddict-item]
+    answer: dict[str, Any] = dict(
         request_id=request["request_id"],
         attempt_id=None,
         **who(request),
@@ -154,6 +155,7 @@ def refusal(request: LlmRequest, outcome: Outcome, failure: Error | None, finish
         finished_at=finished_at,
         attempts=0,
     )
+    return cast(LlmResponse, answer)
 
 
 def undecodable(request_id: str, failure: Error, at: int) -> LlmResponse:

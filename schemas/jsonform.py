@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import copy
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -49,8 +50,7 @@ def _to(schema: Any, value: Any, known: dict[str, Any]) -> Any:
     schema = _named(schema, known)
     if isinstance(schema, list):
         branch = next((b for b in schema if b != "null"), "null")
-        found = _to(branch, value, known) if value is not None else None
-        return found
+        return _to(branch, value, known) if value is not None else None
     if not isinstance(schema, dict):
         return base64.b64encode(value).decode() if schema == "bytes" else value
     logical = schema.get("logicalType")
@@ -95,6 +95,8 @@ def _from(schema: Any, value: Any, path: str, known: dict[str, Any]) -> Any:
     logical = schema.get("logicalType")
     if logical == "timestamp-micros":
         return _time(value, path)
+    if logical == "date":
+        return _day(value, path)
     match schema["type"]:
         case "record":
             return _record(schema, value, path, known)
@@ -125,7 +127,7 @@ def _record(schema: dict[str, Any], value: Any, path: str, known: dict[str, Any]
         if name in value:
             event[name] = _from(field["type"], value[name], f"{path}.{name}", known)
         elif "default" in field:
-            event[name] = field["default"]
+            event[name] = copy.deepcopy(field["default"])
         else:
             raise InvalidJson(f"{path} has no field {name!r}, which is needed; add it.")
     return event
@@ -137,6 +139,9 @@ _WANTED: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
+_BITS = {"long": 63, "int": 31}
+
+
 def _primitive(kind: str, value: Any, path: str) -> Any:
     if kind == "bytes":
         try:
@@ -144,8 +149,8 @@ def _primitive(kind: str, value: Any, path: str) -> Any:
         except (TypeError, binascii.Error, ValueError):
             raise InvalidJson(f"{path} is not base64 text; encode the bytes.") from None
     if not isinstance(value, _WANTED[kind]) or (isinstance(value, bool) and kind != "boolean"):
-        raise InvalidJson(f"{path} is {value!r}; it must be a {kind}.")
-    if kind == "long" and not -(2**63) <= value < 2**63 or kind == "int" and not -(2**31) <= value < 2**31:
+        raise InvalidJson(f"{path} is {value!r}; it must be of type {kind}.")
+    if kind in _BITS and not -(2 ** _BITS[kind]) <= value < 2 ** _BITS[kind]:
         raise InvalidJson(f"{path} is {value!r}; it does not fit a {kind}.")
     return value
 
@@ -163,3 +168,11 @@ def _time(value: Any, path: str) -> int:
             f"{path} is {value!r}; it must be a time with a zone such as 2026-11-21T10:58:00Z, or microseconds since 1970."
         ) from None
     return round(moment.timestamp() * 1_000_000)
+
+
+def _day(value: Any, path: str) -> int:
+    """Days since 1970 from YYYY-MM-DD."""
+    try:
+        return (date.fromisoformat(value) - EPOCH).days
+    except (TypeError, ValueError):
+        raise InvalidJson(f"{path} is {value!r}; it must be a date such as 2026-11-21.") from None

@@ -8,7 +8,9 @@ what a stage cannot read ─▶ llm.dead-letters.v1
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from agents.admit import Admit, AdmitRules
 from agents.complete import Complete, CompleteRules
@@ -33,6 +35,7 @@ class Tools:
     transactions: Transactions
     clock: Clock
     owner: str
+    at_exit: AsyncExitStack
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,4 @@ def meter(tools: Tools) -> Handler:
 
 ADMIT = Stage("millstream-admit", REQUESTS, admit)
 METER = Stage("millstream-meter", USAGE, meter)
-COMPLETE = {
-    name: Stage(f"millstream-complete-{name}", calls(name), lambda tools, name=name: complete(name, tools))
-    for name in PROVIDER_NAMES
-}
+COMPLETE = {name: Stage(f"millstream-complete-{name}", calls(name), partial(complete, name)) for name in PROVIDER_NAMES}

@@ -71,7 +71,7 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
     transactions = Transactions(
         open_database(settings.database_url), settings.ledger_batch_max, settings.ledger_linger_seconds
     )
-    tools = Tools(settings, codec, transactions, now_us, str(uuid.uuid4()))
+    tools = Tools(settings, codec, transactions, now_us, str(uuid.uuid4()), contextlib.AsyncExitStack())
     running = [_Running(stage, tools, fail) for stage in stages]
     await _keep_lease_once(tools)
     watch = [asyncio.create_task(_keep_lease(tools)), asyncio.create_task(_watch(running, fail))]
@@ -91,6 +91,7 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
     with contextlib.suppress(Exception):
         async with asyncio.timeout(2.0):
             await transactions.call(ledger.leave, tools.owner)
+            await tools.at_exit.aclose()
     await transactions.close()
     return 1 if failures else 0
 

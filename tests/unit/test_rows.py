@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from schemas.avro import SCHEMAS
+from schemas.events import Tokens
 from sinks.migrations import migrations
 from sinks.rows import DERIVED, FACTS, Fact, columns_of, values_of
 
+TOKEN_CLASSES = tuple(Tokens.__annotations__)
 FACT_IDS = [fact.table for fact in FACTS]
 
 
@@ -82,12 +84,7 @@ def test_nested_fields_null_strings_and_lengths() -> None:
         "tags": {"team": "search"},
         "outcome": "completed",
         "output": [{"type": "text", "text": "hello", **part}, {"type": "text", "text": "you", **part}],
-        "tokens": dict.fromkeys(
-            ("input_uncached", "cache_read", "cache_write_5m", "cache_write_1h")
-            + ("input_audio", "output_text", "reasoning", "output_audio"),
-            None,
-        )
-        | {"input_uncached": 12, "cache_read": 0},
+        "tokens": dict.fromkeys(TOKEN_CLASSES) | {"input_uncached": 12, "cache_read": 0},
         "created_at": 1_700_000_000_000_000,
     }
     columns = values_of("LlmResponse", [event], "llm.responses.v1", 3, [41], ["id-1"])
@@ -98,6 +95,11 @@ def test_nested_fields_null_strings_and_lengths() -> None:
         41,
         "id-1",
     )
-    assert (row["tenant"], row["user"], row["tags"], row["output_chars"]) == ("acme", "", {"team": "search"}, 8)
+    assert (row["tenant"], row["user"], row["tags"], row["output_chars"]) == (
+        "acme",
+        "",
+        {"team": "search"},
+        8,
+    )
     assert (row["tokens_input_uncached"], row["tokens_cache_read"], row["tokens_reasoning"]) == (12, 0, None)
     assert (row["error_code"], row["error_retryable"], row["created_at"]) == ("", None, 1_700_000_000_000_000)
