@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from typing import NoReturn
 
@@ -28,6 +29,8 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit status, 2 with one sentence on standard error when it cannot be run as asked."""
+    # Asked to end, a command leaves by the same door as with Ctrl-C and stops what it started; workers take their own way.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except (CommandError, SettingsError) as problem:

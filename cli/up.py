@@ -38,14 +38,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Run until Ctrl-C, or until a process ends that should not; then everything is stopped."""
     elsewhere = provider_environment(arguments.provider_base_url)
     data = Path(arguments.data) if arguments.data else None
-    say = lambda line: print(line, flush=True)  # noqa: E731
     with running(
-        data, environment=elsewhere, postgres=arguments.postgres, registry=arguments.registry, progress=say
+        data, environment=elsewhere, postgres=arguments.postgres, registry=arguments.registry, progress=_say
     ) as up:
         pids = {name: child.pid for name, child in up.workers.items()}
         replace(up.stack, processes={**up.stack.processes, **pids}).write(STACK_FILE)
         try:
-            say(
+            _say(
                 _greeting(
                     up.stack.kafka_bootstrap, up.stack.clickhouse_url, up.stack.database_url, up.stack.simulator_url
                 )
@@ -57,10 +56,14 @@ def run(arguments: argparse.Namespace) -> int:
                     print(up.workers[ended].log_tail())
                     raise CommandError(f"Worker {ended} ended by itself; its last lines are above.")
         except KeyboardInterrupt:
-            say("\nStopping ...")
+            _say("\nStopping ...")
         finally:
             STACK_FILE.unlink(missing_ok=True)
     return 0
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def provider_environment(given: list[str]) -> dict[str, str]:
@@ -78,13 +81,15 @@ def provider_environment(given: list[str]) -> dict[str, str]:
             )
         chosen[PROVIDER_VARIABLES[name][0]] = url
     for address, key in PROVIDER_VARIABLES.values():
-        if (url := chosen.get(address) or os.environ.get(address)) is not None:
-            chosen[address] = url
+        elsewhere = chosen.get(address) or os.environ.get(address)
+        if elsewhere is not None:
+            chosen[address] = elsewhere
             chosen[key] = os.environ.get(key, "none")
     return chosen
 
 
 def _greeting(kafka: str, clickhouse: str, database: str, simulator: str | None) -> str:
+    # The SQL is text to copy, not a statement that is run here.
     return f"""
 Millstream is up. Ctrl-C stops it.
 
@@ -98,4 +103,4 @@ Try, in another terminal in this folder:
   millstream send "Why is the sky blue?" --model openai/gpt-5-mini --tenant acme
   millstream tail usage --from-beginning
   curl '{clickhouse}' --data 'SELECT tenant, sum(cost_nano_usd) / 1e9 AS usd FROM millstream.usage GROUP BY tenant'
-"""
+"""  # noqa: S608

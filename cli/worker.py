@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     }[arguments.stage]
     kafka.need_topics(settings, [stage.reads for stage in stages])
     _need_ledger(settings)
-    return uvloop.run(run_stages(stages, settings))
+    status: int = uvloop.run(run_stages(stages, settings))
+    return status
 
 
 def _need_ledger(settings: Settings) -> None:

@@ -11,7 +11,15 @@ from core.errors import ProviderError
 from core.pricing import NOT_KNOWN, NOTHING_CHARGED, Cost, Price, cost_of, total_cost
 from core.reply import NO_TOKENS, Reply
 from schemas.events import (
-    AttemptReason, CallStatus, CostStatus, Error, LlmCall, LlmRequest, LlmResponse, LlmUsage, Outcome,
+    AttemptReason,
+    CallStatus,
+    CostStatus,
+    Error,
+    LlmCall,
+    LlmRequest,
+    LlmResponse,
+    LlmUsage,
+    Outcome,
 )  # fmt: skip
 
 WHO = ("tenant", "user", "api_key_id", "project", "tags", "task", "plan")

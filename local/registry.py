@@ -40,7 +40,14 @@ class SchemaRegistry:
         if self.child is not None and self.child.running:
             return self
         folder = jars.archives("registry", self._progress)
-        settings = {"QUARKUS_HTTP_HOST": "127.0.0.1", "QUARKUS_HTTP_PORT": str(self.port)}
+        # The management interface would take port 9000 on every address, and a second registry could not start:
+        # https://quarkus.io/guides/management-interface-reference
+        settings = {
+            "QUARKUS_HTTP_HOST": "127.0.0.1",
+            "QUARKUS_HTTP_PORT": str(self.port),
+            "QUARKUS_MANAGEMENT_HOST": "127.0.0.1",
+            "QUARKUS_MANAGEMENT_PORT": str(free_port()),
+        }
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.child = Child(
             [jars.java(_OLDEST_JAVA), *_JVM_FLAGS, "-jar", folder / "quarkus-run.jar"],

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from io import BytesIO
 from typing import Any, cast
 
+from fastavro import schemaless_writer
+
+from schemas.codec import SINGLE_OBJECT_MAGIC, fingerprint_of, without_logical_types
 from schemas.events import LlmCall, LlmRequest
 from schemas.jsonform import from_json
 
@@ -33,3 +37,10 @@ def call(**changes: Any) -> LlmCall:
         request=asked, provider=provider, model=model, max_output_tokens=100, admitted_at=NOON + 1_000,
         reserved_nano_usd=1_000_000,
     )  # fmt: skip
+
+
+def written(schema: dict[str, Any], event: Any) -> bytes:
+    """An event as somebody with another version of its schema writes it, in single-object encoding."""
+    out = BytesIO()
+    schemaless_writer(out, without_logical_types(schema), event)
+    return SINGLE_OBJECT_MAGIC + fingerprint_of(schema) + out.getvalue()

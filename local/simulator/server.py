@@ -133,7 +133,7 @@ async def _carry_out(request: web.BaseRequest, decided: Reply, call: Call) -> we
         await response.prepare(request)
         await response.write_eof()
         if len(decided.body) > SMALL and (transport := request.transport) is not None:
-            while transport.get_write_buffer_size():
+            while transport.get_write_buffer_size():  # noqa: ASYNC110 - a transport tells nobody when it is empty
                 await asyncio.sleep(0.002)
     call.outcome, call.tokens, call.cost_nano_usd = decided.outcome, decided.tokens, decided.cost_nano_usd
     return response

@@ -82,7 +82,7 @@ class Book:
         """Spent, reserved and unknown of the account."""
         with self.engine.begin() as db:
             row = db.exec_driver_sql(
-                f"SELECT spent_nano, reserved_nano, unknown_nano FROM accounts WHERE account = '{self.account}'"  # noqa: S608
+                f"SELECT spent_nano, reserved_nano, unknown_nano FROM accounts WHERE account = '{self.account}'"
             ).first()
         return (int(row[0]), int(row[1]), int(row[2])) if row else (0, 0, 0)
 

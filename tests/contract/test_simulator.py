@@ -167,11 +167,18 @@ def ask(simulator: Simulator, name: str, text: str, key: str = "any-key", **opti
     return run(simulator, lambda sdks: sdks.ask(name, text, **options), key)
 
 
-def refused(simulator: Simulator, name: str, text: str, key: str = "any-key") -> Any:
-    """The error that the provider's SDK raises."""
-    with pytest.raises(REFUSALS) as caught:
-        ask(simulator, name, text, key)
-    return caught.value
+def refusals(simulator: Simulator, name: str, *prompts: str, key: str = "any-key") -> list[Any]:
+    """The errors that the provider's SDK raises, one for each prompt."""
+
+    async def all_of(sdks: Sdks) -> list[Any]:
+        raised = []
+        for prompt in prompts:
+            with pytest.raises(REFUSALS) as caught:
+                await sdks.ask(name, prompt)
+            raised.append(caught.value)
+        return raised
+
+    return run(simulator, all_of, key)
 
 
 def status_of(error: Any) -> int:
@@ -367,7 +374,7 @@ def test_the_models_are_listed(simulator: Simulator) -> None:
 @every_provider
 def test_a_bad_or_missing_key_is_refused(simulator: Simulator, name: str) -> None:
     """No key and the bad key get a 401 in the provider's form, which is an error in the account and free."""
-    error = refused(simulator, name, "hello", key="bad-key")
+    [error] = refusals(simulator, name, "hello", key="bad-key")
     path = {"openai": "/openai/v1/chat/completions", "anthropic": "/anthropic/v1/messages"}
     with pytest.raises(HTTPError) as caught:
         simulator.request("POST", path.get(name, "/google/v1beta/models/gemini-2.5-flash:generateContent"), {})
@@ -393,8 +400,8 @@ def test_every_status_comes_in_the_providers_form(simulator: Simulator, name: st
         "anthropic": {400: "invalid_request_error", 429: "rate_limit_error", 500: "api_error", 529: "overloaded_error"},
         "google": {400: "INVALID_ARGUMENT", 429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE"},
     }[name]
-    for status, kind in kinds.items():
-        error = refused(simulator, name, directive(status=status))
+    raised = refusals(simulator, name, *(directive(status=status) for status in kinds))
+    for (status, kind), error in zip(kinds.items(), raised, strict=True):
         body = body_of(error)
         assert status_of(error) == status
         assert body["error"]["status" if name == "google" else "type"] == kind
@@ -408,10 +415,15 @@ def test_every_status_comes_in_the_providers_form(simulator: Simulator, name: st
 @every_provider
 def test_a_wait_is_asked_for_in_three_forms(simulator: Simulator, name: str) -> None:
     """Seconds, milliseconds and an HTTP date reach the client as headers, on a 429 unless another status is given."""
-    headers = [
-        refused(simulator, name, directive(**keys)).response.headers
-        for keys in ({"retry_after": 7}, {"retry_after_ms": 250}, {"retry_after_date": 600}, {"status": 429}, {"retry_after": None})
-    ]  # fmt: skip
+    asked = (
+        {"retry_after": 7},
+        {"retry_after_ms": 250},
+        {"retry_after_date": 600},
+        {"status": 429},
+        {"retry_after": None},
+    )
+    raised = refusals(simulator, name, *(directive(**keys) for keys in asked))
+    headers = [error.response.headers for error in raised]
     assert (headers[0]["retry-after"], headers[1]["retry-after-ms"], headers[3]["retry-after"]) == ("7", "250", "1")
     assert 0 < parsedate_to_datetime(headers[2]["retry-after"]).timestamp() - time.time() <= 601
     assert "retry-after" not in headers[4]
@@ -420,7 +432,7 @@ def test_a_wait_is_asked_for_in_three_forms(simulator: Simulator, name: str) -> 
 
 def test_gemini_says_the_wait_in_its_body_too(simulator: Simulator) -> None:
     """Google's 429 carries a RetryInfo, which is where its clients look."""
-    details = body_of(refused(simulator, "google", directive(retry_after=3)))["error"]["details"]
+    details = body_of(refusals(simulator, "google", directive(retry_after=3))[0])["error"]["details"]
     assert {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "3s"} in details
 
 
@@ -429,7 +441,7 @@ def test_a_fault_can_end_after_some_calls(simulator: Simulator, name: str) -> No
     """`times` spoils the first calls with the same key, or the same prompt, and no later ones."""
     for key in ({"key": f"{name}-times"}, {}):
         prompt = directive(status=500, times=2, **key)
-        assert [status_of(refused(simulator, name, prompt)) for _ in range(2)] == [500, 500]
+        assert [status_of(error) for error in refusals(simulator, name, prompt, prompt)] == [500, 500]
         assert text_of(ask(simulator, name, prompt))
     assert [outcome for outcome, _ in simulator.outcomes()] == ["error", "error", "answered"] * 2
 

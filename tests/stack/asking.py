@@ -14,9 +14,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from cli.exchange import Exchange
 from cli.lines import request_of
 from cli.running import Running
-from core.topics import Topic
+from core.topics import USAGE, Topic
 from schemas.cloudevents import CE_ID
-from schemas.codec import Event
+from schemas.codec import Codec, Event
 from schemas.events import LlmRequest
 
 
@@ -82,10 +82,13 @@ def events(run: Running, topic: Topic) -> dict[str, list[tuple[str, bytes]]]:
     return found
 
 
-def usages(run: Running, codec: Any, topic: Topic, request_id: str) -> list[Event]:
-    """The usage events of one request, the same one counted once, in the order of their attempts."""
-    found = {event_id: codec.decode(topic.record, value) for event_id, value in events(run, topic)[request_id]}
-    return sorted(found.values(), key=lambda event: event["attempt"])
+def all_usages(run: Running, codec: Codec) -> dict[str, list[Event]]:
+    """The usage events by request id, the same one counted once, in the order of their attempts."""
+    found: dict[str, list[Event]] = {}
+    for request_id, records in events(run, USAGE).items():
+        once = {event_id: codec.decode(USAGE.record, value) for event_id, value in records}
+        found[request_id] = sorted(once.values(), key=lambda event: event["attempt"])
+    return found
 
 
 def simulator(run: Running, path: str, body: Any = None, method: str | None = None) -> Any:

