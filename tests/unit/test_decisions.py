@@ -36,6 +36,7 @@ def parameters(**changes: Any) -> Any:
         ({"request_id": "42"}, ["request_id", "'42'"]),
         ({"tenant": ""}, ["tenant"]),
         ({"user": "u" * 300}, ["user", "300 characters", "256"]),
+        ({"tenant": "a\x00b"}, ["tenant", "NUL"]),
         ({"created_at": 0}, ["created_at", "0"]),
         ({"messages": []}, ["messages", "empty"]),
         ({"messages": messages("wizard")}, ["messages[0].role", "'wizard'", "assistant"]),

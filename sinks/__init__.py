@@ -1,0 +1,1 @@
+"""The store: events become rows of ClickHouse, each exactly once."""

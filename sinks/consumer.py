@@ -1,0 +1,292 @@
+"""Copy the topics into ClickHouse, each event exactly once.
+
+One batch of a partition at a time goes through three steps. Its bounds are committed to Kafka as metadata of the offset;
+it is inserted under a token made of those bounds; the offset after it is committed. Whoever takes the partition over
+finds the bounds, reads the same records again and inserts them under the same token, which ClickHouse knows by then or
+not. A consumer that has lost the partition cannot commit bounds, so it inserts nothing that nobody else knows of.
+
+The group rebalances eagerly: every assignment begins at what is committed, and nothing outlives a revocation but the
+windows of event ids, which are functions of the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from clickhouse_connect.driver.exceptions import Error as ClickHouseError
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from config.settings import Settings
+from schemas.codec import Codec
+from sinks.batch import prepare
+from sinks.dead_letters import DeadLetters
+from sinks.partition import Partition, resume_from
+from sinks.rows import FACTS
+from sinks.tables import SchemaBehind, require_current_schema
+from sinks.window import Window
+from sinks.writer import Writer
+
+LOG = logging.getLogger(__name__)
+
+#: The consumer group, after the prefix of the topics.
+GROUP = "millstream-sink"
+READ_MESSAGES = 2_000
+READ_SECONDS = 0.1
+RPC_SECONDS = 30.0
+#: A sink that ran this long before Kafka failed starts afresh without a longer pause.
+STEADY_SECONDS = 60.0
+BACKOFF_SECONDS = (0.5, 30.0)
+#: A round of inserts ends after this, so that the group hears of us: see max.poll.interval.ms.
+ROUND_SECONDS = 20.0
+
+#: https://github.com/ClickHouse/ClickHouse/blob/master/src/Common/ErrorCodes.cpp
+UNKNOWN_DATABASE = 81
+
+#: The partition is another member's by now: https://kafka.apache.org/protocol#protocol_error_codes
+LOST = frozenset(
+    {
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+        KafkaError.FENCED_INSTANCE_ID,
+        KafkaError._ASSIGNMENT_LOST,
+    }
+)
+
+
+def run(settings: Settings, stop: Callable[[], bool], codec: Codec) -> None:
+    """Store events until `stop()` is true; ClickHouse or Kafka being away only delays it.
+
+    Raises `SchemaBehind` when ClickHouse has not been migrated.
+    """
+    failures = 0
+    while not stop():
+        started = time.monotonic()
+        sink = Sink(settings, codec)
+        try:
+            if sink.wait_for_store(stop):
+                sink.run(stop)
+        except KafkaException as error:
+            failures = failures + 1 if time.monotonic() - started < STEADY_SECONDS else 1
+            delay = _backoff(failures)
+            LOG.warning("Kafka failed (%s); starting afresh in %.1f s.", _first_line(error), delay)
+            _sleep(delay, stop)
+        finally:
+            sink.close()
+
+
+class Sink:
+    """One member of the sink's consumer group."""
+
+    def __init__(self, settings: Settings, codec: Codec) -> None:
+        self._rows = settings.sink_batch_rows
+        self._seconds = settings.sink_batch_seconds
+        self._codec = codec
+        self._writer = Writer(settings)
+        self._dead_letters = DeadLetters(settings, codec)
+        self._facts = {fact.topic.on(settings.topic_prefix): fact for fact in FACTS}
+        self._partitions: dict[tuple[str, int], Partition] = {}
+        self._windows: dict[tuple[str, int], Window] = {}
+        self._member = ""
+        self._consumer = Consumer(_consumer_config(settings))
+
+    def wait_for_store(self, stop: Callable[[], bool]) -> bool:
+        """Wait until ClickHouse answers; False when stopped before. Raises `SchemaBehind`."""
+        failures = 0
+        while not stop():
+            try:
+                require_current_schema(self._writer.client)
+                return True
+            except ClickHouseError as error:
+                if error.code == UNKNOWN_DATABASE:
+                    raise SchemaBehind.at(0) from None
+                failures += 1
+                delay = _backoff(failures)
+                LOG.warning("ClickHouse does not answer (%s); trying again in %.1f s.", _first_line(error), delay)
+                _sleep(delay, stop)
+        return False
+
+    def run(self, stop: Callable[[], bool]) -> None:
+        """Read and store until `stop()`; what is read and not yet stored is left to the next member."""
+        self._consumer.subscribe(list(self._facts), on_assign=self._assigned, on_revoke=self._revoked)
+        while not stop():
+            messages = self._consumer.consume(READ_MESSAGES, READ_SECONDS)
+            now = time.monotonic()
+            self._take(messages, now)
+            due = [p for p in self._partitions.values() if p.due(self._rows, self._seconds, now)]
+            if due:
+                self._store(due)
+
+    def close(self) -> None:
+        """Leave the group and close every connection."""
+        self._consumer.close()
+        self._writer.close()
+
+    # --- assignment
+
+    def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        self._member = consumer.memberid() or ""
+        committed = consumer.committed(assigned, timeout=RPC_SECONDS)
+        windows, self._windows = self._windows, {}
+        for place in committed:
+            if place.error is not None:
+                raise KafkaException(place.error)
+            partition = self._resumed(consumer, place, windows.get((place.topic, place.partition)))
+            key = (place.topic, place.partition)
+            self._partitions[key], self._windows[key] = partition, partition.window
+        consumer.assign([p.position(p.next_offset) for p in self._partitions.values()])
+        consumer.resume(assigned)
+        LOG.info("%d partitions are assigned.", len(assigned))
+
+    def _resumed(self, consumer: Consumer, place: TopicPartition, window: Window | None) -> Partition:
+        low, high = consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), timeout=RPC_SECONDS)
+        first, last = resume_from(place.offset, place.metadata, low, high)
+        if place.offset >= 0 and first != place.offset:
+            LOG.warning(
+                "%s partition %d was stored up to offset %d, but the log reaches from %d to %d; going on at %d.",
+                *(place.topic, place.partition, place.offset, low, high, first),
+            )
+        if window is None or window.next_offset > first or first < place.offset:
+            window = Window(low)
+        start = max(low, first - window.within, window.next_offset)
+        fact = self._facts[place.topic]
+        return Partition(place.topic, place.partition, fact, first, last, window, start)
+
+    def _revoked(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
+        self._partitions.clear()
+
+    # --- reading
+
+    def _take(self, messages: Iterable[Message], now: float) -> None:
+        grouped: dict[tuple[str, int], list[Message]] = {}
+        for message in messages:
+            if (error := message.error()) is not None:
+                _note_read_error(error)
+                continue
+            grouped.setdefault((message.topic(), message.partition()), []).append(message)
+        for key, group in grouped.items():
+            partition = self._partitions.get(key)
+            if partition is not None and not partition.take(group, now):
+                self._consumer.seek(partition.position(partition.next_offset))
+
+    # --- storing
+
+    def _store(self, due: list[Partition]) -> None:
+        """One round: record the bounds of every batch, insert them one by one, commit those that are in."""
+        begun = [(partition, partition.begin(self._rows)) for partition in due]
+        recorded = self._committed(
+            [(partition, batch.first, f"{batch.first}-{batch.last}") for partition, batch in begun]
+        )
+        started = time.monotonic()
+        stored = []
+        for partition in recorded:
+            if time.monotonic() - started > ROUND_SECONDS:
+                break
+            if self._inserted(partition):
+                stored.append(partition)
+        done = self._committed([(p, p.batch.last + 1, "") for p in stored if p.batch is not None])
+        now = time.monotonic()
+        for partition in done:
+            if partition.failures:
+                self._consumer.resume([partition.position(0)])
+            partition.finish(now)
+
+    def _inserted(self, partition: Partition) -> bool:
+        batch = partition.batch
+        assert batch is not None
+        token = f"{partition.fact.table}:{partition.topic}:{partition.number}:{batch.first}-{batch.last}"
+        try:
+            prepared = prepare(partition, batch, self._codec, self._writer.encoded)
+            if prepared.body is not None:
+                self._writer.insert(prepared.body, token)
+            self._dead_letters.send(prepared.rejected)
+        except Exception as error:
+            self._postpone(partition, "stored", error)
+            return False
+        return True
+
+    def _committed(self, positions: list[tuple[Partition, int, str]]) -> list[Partition]:
+        """Commit these offsets; the partitions of which the group has taken it."""
+        if not positions:
+            return []
+        if self._consumer.memberid() != self._member:
+            self._forget([partition for partition, *_ in positions])
+            return []
+        wanted = [partition.position(offset, metadata) for partition, offset, metadata in positions]
+        try:
+            results = self._consumer.commit(offsets=wanted, asynchronous=False) or []
+            errors = {(result.topic, result.partition): result.error for result in results}
+        except KafkaException as failed:
+            errors = {(place.topic, place.partition): failed.args[0] for place in wanted}
+        taken = []
+        for partition, *_ in positions:
+            error = errors.get((partition.topic, partition.number))
+            if error is None:
+                taken.append(partition)
+            elif error.code() in LOST:
+                self._forget([partition])
+            else:
+                self._postpone(partition, "committed", KafkaException(error))
+        return taken
+
+    def _postpone(self, partition: Partition, step: str, error: Exception) -> None:
+        """Keep the batch, read nothing more of its partition, and try again later."""
+        if not partition.failures:
+            self._consumer.pause([partition.position(0)])
+        partition.failures += 1
+        delay = _backoff(partition.failures)
+        partition.retry_at = time.monotonic() + delay
+        LOG.warning(
+            "A batch of %s partition %d could not be %s (%s); trying again in %.1f s.",
+            *(partition.topic, partition.number, step, _first_line(error), delay),
+        )
+
+    def _forget(self, partitions: list[Partition]) -> None:
+        """The group has given these to another member: drop them until they are assigned again."""
+        for partition in partitions:
+            self._partitions.pop((partition.topic, partition.number), None)
+            LOG.warning("%s partition %d is another member's now.", partition.topic, partition.number)
+
+
+def _consumer_config(settings: Settings) -> dict[str, Any]:
+    session_ms = int(settings.session_timeout_seconds * 1000)
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap,
+        "group.id": settings.topic_prefix + GROUP,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        "partition.assignment.strategy": "roundrobin",
+        "session.timeout.ms": session_ms,
+        "heartbeat.interval.ms": min(3_000, session_ms // 5),
+        "max.poll.interval.ms": 600_000,
+        "topic.metadata.refresh.interval.ms": 10_000,
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.queue.backoff.ms": 20,
+        "fetch.wait.max.ms": 100,
+    }
+
+
+def _note_read_error(error: KafkaError) -> None:
+    if error.fatal():
+        raise KafkaException(error)
+    LOG.warning("Kafka says while reading: %s.", error.str())
+
+
+def _backoff(failures: int) -> float:
+    first, most = BACKOFF_SECONDS
+    return min(most, first * 2.0 ** (min(failures, 16) - 1))
+
+
+def _sleep(seconds: float, stop: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds
+    while not stop() and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+def _first_line(error: Exception) -> str:
+    """The beginning of an error's text, without the query or the data that may follow."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,205 @@
+"""A place for sink tests: real Kafka and ClickHouse, topics and tables of one's own, and what the log says they should hold."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from clickhouse_connect.driver.client import Client
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from config.settings import Settings
+from core.topics import USAGE, all_topics
+from local.broker import KafkaBroker
+from local.clickhouse import ClickHouseServer
+from schemas.cloudevents import CE_ID, headers
+from schemas.codec import Codec, Undecodable
+from schemas.events import Tokens
+from sinks.tables import migrate_clickhouse
+from sinks.writer import connect
+from tests.examples import NOON
+
+SINK = """
+import signal, sys, threading
+from config.settings import Settings
+from schemas.codec import Codec
+from sinks.consumer import run
+stop = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+run(Settings.model_validate_json(sys.argv[1]), stop.is_set, Codec())
+"""
+TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
+MINUTE = 60_000_000
+DIMENSIONS = ("tenant", "user", "project", "task", "provider", "model", "status")
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait until `holds()`, or fail."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "It did not come about in time."
+        time.sleep(0.1)
+
+
+def usage(rng: random.Random, **changes: Any) -> dict[str, Any]:
+    """A usage event with random dimensions, tokens and cost."""
+    nothing = dict.fromkeys(Tokens.__annotations__)
+    created = NOON + rng.randrange(3 * MINUTE)
+    return {
+        "attempt_id": str(uuid.UUID(int=rng.getrandbits(128))), "request_id": str(uuid.UUID(int=rng.getrandbits(128))),
+        "tenant": rng.choice(("acme", "globex")), "user": rng.choice((None, "ana", "bo")), "api_key_id": None,
+        "project": None, "tags": {"team": "search"}, "task": "extraction", "plan": "pro",
+        "provider": "openai", "model": rng.choice(("gpt-5", "gpt-5-mini")), "response_model": None,
+        "provider_response_id": None, "attempt": 1, "reason": "first", "status": "succeeded", "error_code": None,
+        "provider_status": None, "tokens": nothing | {"input_uncached": rng.randrange(5_000), "output_text": 7},
+        "costs": nothing, "cost_nano_usd": rng.choice((None, 0, rng.randrange(10**9))), "cost_status": "priced",
+        "reserved_nano_usd": 10, "price_source": "genai-prices 0.2.3", "price_date": 20_778,
+        "provider_usage": None, "queue_us": 5, "first_token_us": None, "provider_us": rng.randrange(10**6),
+        "total_us": None, "created_at": created, "admitted_at": created + 1, "started_at": created + 2,
+        "first_token_at": None, "finished_at": created + 3, **changes,
+    }  # fmt: skip
+
+
+@dataclass
+class World:
+    """One test's topics and tables; the two servers are shared."""
+
+    kafka: KafkaBroker
+    clickhouse: ClickHouseServer
+    settings: Settings
+    codec: Codec
+    processes: list[subprocess.Popen[bytes]]
+    producer: Producer
+    client: Client | None = None
+
+    @classmethod
+    def make(cls, kafka: KafkaBroker, clickhouse: ClickHouseServer, partitions: int, **changes: Any) -> World:
+        """Fresh topics and a migrated, empty database."""
+        name = f"t{uuid.uuid4().hex[:8]}"
+        settings = Settings(
+            kafka_bootstrap=kafka.bootstrap, clickhouse_url=clickhouse.url, clickhouse_database=name,
+            topic_prefix=f"{name}.", session_timeout_seconds=1.0, sink_batch_seconds=0.2, **changes,
+        )  # fmt: skip
+        migrate_clickhouse(settings)
+        admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+        topics = [NewTopic(topic.on(settings.topic_prefix), partitions, 1) for topic in all_topics(())]
+        for made in admin.create_topics(topics).values():
+            made.result()
+        producer = Producer({"bootstrap.servers": kafka.bootstrap, "enable.idempotence": True, "log_level": 0})
+        return cls(kafka, clickhouse, settings, Codec(), [], producer)
+
+    def start_sink(self) -> subprocess.Popen[bytes]:
+        """Another sink process."""
+        values = self.settings.model_dump_json(exclude_defaults=True)
+        child = subprocess.Popen([sys.executable, "-c", SINK, values], env={**os.environ, "PYTHONPATH": "."})
+        self.processes.append(child)
+        return child
+
+    def end(self) -> None:
+        """End every sink process."""
+        for child in self.processes:
+            if child.poll() is None:
+                child.send_signal(signal.SIGCONT)
+                child.kill()
+            child.wait()
+        if self.client is not None:
+            self.client.close()
+
+    def send(self, record: str, topic: str, event: dict[str, Any], ce_id: str, key: str | None = None) -> None:
+        """Produce one event."""
+        value = self.codec.encode(record, event)
+        self.send_raw(topic, value, headers(record, ce_id, "test", NOON, TRACE), key or event["request_id"])
+
+    def send_raw(self, topic: str, value: bytes | None, header: list[tuple[str, bytes]], key: str) -> None:
+        """Produce one record as it stands."""
+        self.producer.produce(self.settings.topic_prefix + topic, value, key=key.encode(), headers=header)
+        self.producer.poll(0)
+
+    def send_usage(self, rng: random.Random, count: int, again: float = 0.0) -> None:
+        """Produce `count` usage events, a share `again` of them a second time a little later."""
+        later: list[dict[str, Any]] = []
+        for _ in range(count):
+            event = usage(rng)
+            self.send("LlmUsage", USAGE.name, event, event["attempt_id"])
+            if rng.random() < again:
+                later.append(event)
+            if later and rng.random() < again:
+                event = later.pop()
+                self.send("LlmUsage", USAGE.name, event, event["attempt_id"])
+        self.producer.flush()
+
+    def log(self, topic: str) -> list[Message]:
+        """Everything that stands in a topic now."""
+        name = self.settings.topic_prefix + topic
+        consumer = Consumer({"bootstrap.servers": self.kafka.bootstrap, "group.id": "reader", "log_level": 0})
+        partitions = consumer.list_topics(name).topics[name].partitions
+        ends = {number: consumer.get_watermark_offsets(TopicPartition(name, number))[1] for number in partitions}
+        consumer.assign([TopicPartition(name, number, 0) for number in partitions])
+        found: list[Message] = []
+        while len(found) < sum(ends.values()):
+            found += consumer.consume(10_000, 0.1)
+        consumer.close()
+        return sorted(found, key=lambda message: (message.partition(), message.offset()))
+
+    def usage_of_the_log(self) -> list[tuple[int, int, str, dict[str, Any]]]:
+        """Partition, offset, id and event of every usage event that should be a fact: the first of each id."""
+        seen: set[bytes] = set()
+        facts = []
+        for message in self.log(USAGE.name):
+            event_id = dict(message.headers() or [])[CE_ID]
+            if event_id in seen:
+                continue
+            seen.add(event_id)
+            try:
+                event = self.codec.decode("LlmUsage", message.value())
+            except Undecodable:
+                continue
+            facts.append((message.partition(), message.offset(), event_id.decode(), event))
+        return facts
+
+    def rows(self, sql: str, **parameters: str) -> list[tuple[Any, ...]]:
+        """What a query gives in this world's database."""
+        if self.client is None:
+            self.client = connect(self.settings)
+        return [tuple(row) for row in self.client.query(sql, parameters).result_rows]
+
+    def count(self, table: str = "usage") -> int:
+        """Rows of a table."""
+        return int(self.rows("SELECT count() FROM {table:Identifier}", table=table)[0][0])
+
+    def assert_store_equals_log(self) -> None:
+        """Facts and rollup hold exactly what the log holds."""
+        facts = self.usage_of_the_log()
+        stored = self.rows(
+            "SELECT kafka_partition, kafka_offset, ce_id, request_id, user, tokens_input_uncached, cost_nano_usd, "
+            "toUnixTimestamp64Micro(created_at) FROM usage ORDER BY kafka_partition, kafka_offset"
+        )
+        assert stored == [
+            (
+                *place, event["request_id"], event["user"] or "", event["tokens"]["input_uncached"],
+                event["cost_nano_usd"], event["created_at"],
+            )
+            for *place, event in facts
+        ]  # fmt: skip
+        calls, tokens, cost = Counter[Any](), Counter[Any](), Counter[Any]()
+        for *_, event in facts:
+            key = (event["created_at"] // MINUTE * 60, *(event[name] or "" for name in DIMENSIONS))
+            calls[key] += 1
+            tokens[key] += event["tokens"]["input_uncached"]
+            cost[key] += event["cost_nano_usd"] or 0
+        rollup = self.rows(
+            "SELECT toUnixTimestamp(minute), tenant, user, project, task, provider, model, status, sum(calls), "
+            "sum(tokens_input_uncached), sum(cost_nano_usd) FROM usage_by_minute "
+            "GROUP BY minute, tenant, user, project, task, provider, model, status"
+        )
+        assert {row[:8]: row[8:] for row in rollup} == {key: (calls[key], tokens[key], cost[key]) for key in calls}
