@@ -25,7 +25,7 @@ generate: .venv/ready
 	$(BIN)/python -m cli.generate
 
 lock: .venv/ready
-	$(BIN)/uv pip compile --universal --generate-hashes --no-header --extra local --extra dev -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --extra local --extra dev -o requirements.lock pyproject.toml
 
 clean:
 	rm -rf .venv .millstream

@@ -10,7 +10,7 @@ from agents.outgoing import Clock, Encoder, decode, place_of
 from config import ledger
 from config.prices import Catalogue, price_on
 from config.transactions import Transactions
-from core.admission import UUID, problem_of, provider_and_model
+from core.admission import LONGEST_LABEL, UUID, problem_of, provider_and_model
 from core.errors import error
 from core.facts import refusal, undecodable
 from core.outcome import Emit, Outcome, Record, Reject, pack, unpack
@@ -106,7 +106,7 @@ class Admit:
         key = request_id if UUID.fullmatch(request_id) else hashlib.sha256(request_id.encode()).hexdigest()
         digest = hashlib.sha256(body).digest()
         return await self._transactions.run(
-            ledger.admit, ledger.Admission(key, digest, account[:256], reserve, answer, now)
+            ledger.admit, ledger.Admission(key, digest, _account(account), reserve, answer, now)
         )
 
     async def _undecodable(self, record: Record, why: str) -> Outcome:
@@ -122,6 +122,11 @@ class Admit:
         if admitted.kind == "other":
             return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
         return Reject(failure["code"], why, unpack(admitted.answer or packed))
+
+
+def _account(tenant: str) -> str:
+    """The account that a tenant's name stands for; a name that was refused still has to fit the ledger's column."""
+    return tenant[:LONGEST_LABEL].replace("\x00", "")
 
 
 def _reused(request: LlmRequest, record: Record) -> LlmResponse:

@@ -21,7 +21,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stage", choices=("admit", "complete", "meter"))
     parser.add_argument(
         "--provider", action="append", choices=PROVIDER_NAMES, metavar="NAME",
-        help=f"a lane to run, repeatable; all of {', '.join(PROVIDER_NAMES)} by default",
+        help=f"a lane to run, repeatable: {', '.join(PROVIDER_NAMES)}; all that are configured by default",
     )  # fmt: skip
 
 
@@ -34,12 +34,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError(f"--provider goes with the stage complete, not with {arguments.stage}; leave it out.")
     settings = stack_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("faust", "mode", "aiokafka", "httpx2", "openai", "anthropic", "google_genai"):
+    for noisy in ("faust", "mode", "aiokafka", "streams.transport", "httpx2", "openai", "anthropic", "google_genai"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     stages = {
         "admit": [pipeline.ADMIT],
         "meter": [pipeline.METER],
-        "complete": [pipeline.COMPLETE[name] for name in arguments.provider or PROVIDER_NAMES],
+        "complete": [pipeline.COMPLETE[name] for name in arguments.provider or settings.served()],
     }[arguments.stage]
     kafka.need_topics(settings, [stage.reads for stage in stages])
     _need_ledger(settings)

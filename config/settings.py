@@ -114,6 +114,14 @@ class Settings(BaseSettings):
             name, key.get_secret_value() if key else None, getattr(self, f"{prefix}_base_url"), setting
         )
 
+    def served(self) -> tuple[str, ...]:
+        """The providers that can be called here: all but a compatible server whose address is not set."""
+        return tuple(
+            name
+            for name in PROVIDER_NAMES
+            if name != "openai-compatible" or self.openai_compatible_base_url is not None
+        )
+
 
 _PROVIDER_SETTINGS: dict[str, tuple[str | None, str]] = {
     "openai": ("openai", "OPENAI_API_KEY"),

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 E = TypeVar("E")
 R = TypeVar("R")
 Operation = Callable[[Connection, Sequence[E]], Sequence[R]]
+_Waiting = tuple[Any, Any, "asyncio.Future[Any]"]
 
 LOG = logging.getLogger(__name__)
 LONGEST_PAUSE = 5.0
@@ -29,7 +30,7 @@ class Transactions:
         self._engine = engine
         self._most = most
         self._linger = linger
-        self._waiting: list[tuple[Any, Any, asyncio.Future[Any]]] = []
+        self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
@@ -74,29 +75,37 @@ class Transactions:
                 self._full.clear()
             await self._commit(batch)
 
-    async def _commit(self, batch: list[tuple[Any, Any, asyncio.Future[Any]]]) -> None:
-        grouped: dict[Any, list[tuple[Any, asyncio.Future[Any]]]] = {}
-        for operation, entry, done in batch:
-            grouped.setdefault(operation, []).append((entry, done))
-        work = [(operation, [entry for entry, _ in members]) for operation, members in grouped.items()]
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        grouped: dict[Any, list[_Waiting]] = {}
+        for waiting in batch:
+            grouped.setdefault(waiting[0], []).append(waiting)
+        work = [(operation, [entry for _, entry, _ in members]) for operation, members in grouped.items()]
+        try:
+            results = await self._until_reached(work)
+        except Exception as error:
+            # One entry that the database refuses shall not take the others with it.
+            if len(batch) > 1:
+                for waiting in batch:
+                    await self._commit([waiting])
+            elif not batch[0][2].done():
+                batch[0][2].set_exception(error)
+            return
+        for members, values in zip(grouped.values(), results, strict=True):
+            for (_, _, done), value in zip(members, values, strict=True):
+                if not done.done():
+                    done.set_result(value)
+
+    async def _until_reached(self, work: list[tuple[Any, list[Any]]]) -> list[Sequence[Any]]:
         pause = 0.05
         while True:
             try:
-                results = await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
-                break
-            except DBAPIError as error:
-                LOG.warning("The ledger's database failed (%s); trying again in %.1f s.", _cause(error), pause)
+                return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+            except (OperationalError, InterfaceError) as error:
+                LOG.warning(
+                    "The ledger's database failed (%s); trying again in %.1f s.", type(error.orig).__name__, pause
+                )
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
-            except Exception as error:
-                for _, _, done in batch:
-                    if not done.done():
-                        done.set_exception(error)
-                return
-        for members, values in zip(grouped.values(), results, strict=True):
-            for (_, done), value in zip(members, values, strict=True):
-                if not done.done():
-                    done.set_result(value)
 
     def _transact(self, work: list[tuple[Any, list[Any]]]) -> list[Sequence[Any]]:
         with self._engine.begin() as db:
@@ -105,8 +114,3 @@ class Transactions:
     def _alone(self, function: Callable[..., R], arguments: tuple[Any, ...]) -> R:
         with self._engine.begin() as db:
             return function(db, *arguments)
-
-
-def _cause(error: DBAPIError) -> str:
-    # The driver's own text can hold the statement's values; its first line names the fault alone.
-    return f"{type(error.orig).__name__}: {str(error.orig).splitlines()[0] if str(error.orig) else ''}"

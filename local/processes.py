@@ -196,9 +196,7 @@ class _Spawner:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
-        self._orders: queue.SimpleQueue[
-            tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]
-        ]
+        self._orders: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
         self._orders = queue.SimpleQueue()
         threading.Thread(target=self._run, name="spawner", daemon=True).start()
 

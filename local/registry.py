@@ -57,9 +57,7 @@ class SchemaRegistry:
             cwd=self.data_dir,
         )
         try:
-            wait_until(
-                self._answers, _START_SECONDS, f"the schema registry to answer on {self.url}", self.child
-            )
+            wait_until(self._answers, _START_SECONDS, f"the schema registry to answer on {self.url}", self.child)
         except BaseException:
             self.child.kill()
             raise

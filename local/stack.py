@@ -77,13 +77,9 @@ class Stack:
         try:
             return cls(**json.loads(path.read_text()))
         except FileNotFoundError:
-            raise FileNotFoundError(
-                f"There is no {path}: no local stack runs here. Start `millstream up`."
-            ) from None
+            raise FileNotFoundError(f"There is no {path}: no local stack runs here. Start `millstream up`.") from None
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is not a stack file ({error}). Remove it and start `millstream up`."
-            ) from error
+            raise ValueError(f"{path} is not a stack file ({error}). Remove it and start `millstream up`.") from error
 
 
 class Server(Protocol):

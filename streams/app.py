@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import faust
 from yarl import URL
 
@@ -20,6 +23,8 @@ def build_app(group: str, settings: Settings) -> faust.App:
         group,
         broker=brokers,
         store="memory://",
+        # Faust wants a folder for tables, which no stage has.
+        datadir=str(Path(tempfile.gettempdir()) / "millstream-faust"),
         web_enabled=False,
         topic_allow_declare=False,
         topic_disable_leader=True,

@@ -49,7 +49,7 @@ class Stage:
 
 def admit(tools: Tools) -> Handler:
     rules = AdmitRules(tools.settings.max_request_bytes, tools.settings.default_max_output_tokens)
-    catalogue = Catalogue(PROVIDER_NAMES, tools.settings.models)
+    catalogue = Catalogue(tools.settings.served(), tools.settings.models)
     return Admit(tools.codec, tools.transactions, catalogue, rules, tools.clock)
 
 

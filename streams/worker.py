@@ -38,7 +38,7 @@ class _Running:
     def __init__(self, stage: Stage, tools: Tools, stop: Any) -> None:
         self.name = stage.group.removeprefix("millstream-")
         prefix = tools.settings.topic_prefix
-        self.app = build_app(stage.group, tools.settings)
+        self.app = build_app(prefix + stage.group, tools.settings)
         publisher = Publisher(self.app, prefix)
         encoder = Encoder(tools.codec, self.name.split("-")[0], tools.clock)
 
