@@ -10,7 +10,7 @@ import threading
 from cli import kafka
 from cli.stackfile import stack_settings
 from config.schema_registry import open_codec
-from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE
+from sinks.rows import FACTS
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def run(_: argparse.Namespace) -> int:
 
     settings = stack_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    kafka.need_topics(settings, [REQUESTS, RESPONSES, USAGE, DEAD_LETTERS])
+    kafka.need_topics(settings, [fact.topic for fact in FACTS])
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

@@ -83,6 +83,7 @@ def usage(
         provider_response_id=reply.provider_response_id if reply else None,
         attempt=attempt.number,
         reason=attempt.reason,
+        adjusts=None,
         status=status,
         error_code="provider_outcome_unknown" if result is None else failure["code"] if failure else None,
         provider_status=failure["provider_status"] if failure else None,

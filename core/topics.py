@@ -23,6 +23,7 @@ class Topic:
 REQUESTS = Topic("llm.requests.v1", "LlmRequest", 7 * DAY_MS)
 RESPONSES = Topic("llm.responses.v1", "LlmResponse", 7 * DAY_MS)
 USAGE = Topic("llm.usage.v1", "LlmUsage", 30 * DAY_MS)
+ALERTS = Topic("llm.alerts.v1", "LlmAlert", 30 * DAY_MS)
 DEAD_LETTERS = Topic("llm.dead-letters.v1", "DeadLetter", 30 * DAY_MS)
 
 
@@ -33,4 +34,4 @@ def calls(provider: str) -> Topic:
 
 def all_topics(providers: tuple[str, ...]) -> tuple[Topic, ...]:
     """Every topic of a deployment that serves these providers."""
-    return (REQUESTS, *(calls(provider) for provider in providers), RESPONSES, USAGE, DEAD_LETTERS)
+    return (REQUESTS, *(calls(provider) for provider in providers), RESPONSES, USAGE, ALERTS, DEAD_LETTERS)

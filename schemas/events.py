@@ -511,6 +511,10 @@ class LlmUsage(TypedDict):
     """
     Why the call was made.
     """
+    adjusts: str | None
+    """
+    Attempt id of the call whose cost this event corrects; then the tokens are null and the costs are signed differences, and the event stands for no call. Null for a call.
+    """
     status: CallStatus
     """
     How the call ended.
@@ -593,6 +597,51 @@ class LlmUsage(TypedDict):
     """
 
 
+Severity: TypeAlias = Literal['info', 'warning', 'critical']
+"""
+How urgent an alert is.
+"""
+
+
+class LlmAlert(TypedDict):
+    """
+    Something an operator should know, stated once.
+    """
+
+    alert_id: str
+    """
+    Id of the alert, the same when it is published again.
+    """
+    kind: str
+    """
+    What happened, such as `registry_snapshot_refused`.
+    """
+    severity: Severity
+    """
+    How urgent it is.
+    """
+    subject: str
+    """
+    What the alert is about, such as a provider or an account; also the record's key.
+    """
+    tenant: str | None
+    """
+    The tenant it concerns; null when it concerns the whole deployment.
+    """
+    message: str
+    """
+    One sentence with the value and the next action; never a secret.
+    """
+    details: dict[str, str]
+    """
+    Figures behind the sentence, each as text.
+    """
+    raised_at: int
+    """
+    When the condition was seen.
+    """
+
+
 class Header(TypedDict):
     """
     One Kafka record header.
@@ -663,4 +712,4 @@ class DeadLetter(TypedDict):
     """
 
 
-Model: TypeAlias = LlmRequest | LlmCall | LlmResponse | LlmUsage | DeadLetter
+Model: TypeAlias = LlmRequest | LlmCall | LlmResponse | LlmUsage | LlmAlert | DeadLetter

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE, Topic
+from core.topics import ALERTS, DEAD_LETTERS, REQUESTS, RESPONSES, USAGE, Topic
 from schemas.avro import SCHEMAS, Schema
 from schemas.codec import Event
 
@@ -40,6 +40,7 @@ FACTS = (
     Fact("requests", REQUESTS, "created_at", read_by_stage=True),
     Fact("responses", RESPONSES, "created_at", read_by_stage=False),
     Fact("usage", USAGE, "created_at", read_by_stage=True),
+    Fact("alerts", ALERTS, "raised_at", read_by_stage=False),
     Fact("dead_letters", DEAD_LETTERS, "failed_at", read_by_stage=False),
 )
 
@@ -65,7 +66,7 @@ POSITION = (
 LOW_CARDINALITY = frozenset(
     {
         *("tenant", "project", "task", "plan", "provider", "model", "response_model", "price_source"),
-        *("finish_reason", "error_code", "code", "reason", "stage", "topic", "reply_topic", "reasoning_effort"),
+        *("finish_reason", "error_code", "code", "kind", "reason", "stage", "topic", "reply_topic", "reasoning_effort"),
     }
 )
 

@@ -23,6 +23,7 @@ _ORDER = {
     "requests": ("tenant", "created_at", "request_id"),
     "responses": ("tenant", "created_at", "request_id"),
     "usage": ("tenant", "created_at", "request_id", "attempt"),
+    "alerts": ("kind", "raised_at", "subject"),
     "dead_letters": ("topic", "failed_at", "partition", "offset"),
 }
 

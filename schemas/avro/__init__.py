@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-NAMES = ("LlmRequest", "LlmCall", "LlmResponse", "LlmUsage", "DeadLetter")
+NAMES = ("LlmRequest", "LlmCall", "LlmResponse", "LlmUsage", "LlmAlert", "DeadLetter")
 
 Schema = dict[str, Any]
 

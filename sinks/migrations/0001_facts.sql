@@ -1,5 +1,3 @@
--- The fact tables, one row an event, as `python -m sinks.tables` printed them.
-
 CREATE TABLE IF NOT EXISTS `requests`
 (
     `kafka_topic` LowCardinality(String) CODEC(ZSTD(1)),
@@ -109,6 +107,7 @@ CREATE TABLE IF NOT EXISTS `usage`
     `provider_response_id` String CODEC(ZSTD(1)),
     `attempt` Int32 CODEC(ZSTD(1)),
     `reason` LowCardinality(String) CODEC(ZSTD(1)),
+    `adjusts` String CODEC(ZSTD(1)),
     `status` LowCardinality(String) CODEC(ZSTD(1)),
     `error_code` LowCardinality(String) CODEC(ZSTD(1)),
     `provider_status` Nullable(Int32) CODEC(ZSTD(1)),
@@ -147,6 +146,27 @@ CREATE TABLE IF NOT EXISTS `usage`
 ENGINE = MergeTree
 PARTITION BY toYYYYMM(`created_at`)
 ORDER BY (`tenant`, `created_at`, `request_id`, `attempt`)
+SETTINGS non_replicated_deduplication_window = 10000;
+
+CREATE TABLE IF NOT EXISTS `alerts`
+(
+    `kafka_topic` LowCardinality(String) CODEC(ZSTD(1)),
+    `kafka_partition` Int32 CODEC(ZSTD(1)),
+    `kafka_offset` Int64 CODEC(Delta(8), ZSTD(1)),
+    `ce_id` String CODEC(ZSTD(1)),
+    `ingested_at` DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `alert_id` String CODEC(ZSTD(1)),
+    `kind` LowCardinality(String) CODEC(ZSTD(1)),
+    `severity` LowCardinality(String) CODEC(ZSTD(1)),
+    `subject` String CODEC(ZSTD(1)),
+    `tenant` LowCardinality(String) CODEC(ZSTD(1)),
+    `message` String CODEC(ZSTD(1)),
+    `details` Map(LowCardinality(String), String) CODEC(ZSTD(1)),
+    `raised_at` DateTime64(6, 'UTC') CODEC(Delta(8), ZSTD(1))
+)
+ENGINE = MergeTree
+PARTITION BY toYYYYMM(`raised_at`)
+ORDER BY (`kind`, `raised_at`, `subject`)
 SETTINGS non_replicated_deduplication_window = 10000;
 
 CREATE TABLE IF NOT EXISTS `dead_letters`

@@ -42,7 +42,7 @@ SELECT
     provider,
     model,
     status,
-    count() AS calls,
+    countIf(adjusts = '') AS calls,
     countIf(usage.cost_nano_usd IS NULL) AS calls_without_cost,
     sum(ifNull(usage.tokens_input_uncached, 0)) AS tokens_input_uncached,
     sum(ifNull(usage.tokens_cache_read, 0)) AS tokens_cache_read,

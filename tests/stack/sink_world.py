@@ -60,7 +60,7 @@ def usage(rng: random.Random, **changes: Any) -> dict[str, Any]:
         "tenant": rng.choice(("acme", "globex")), "user": rng.choice((None, "ana", "bo")), "api_key_id": None,
         "project": None, "tags": {"team": "search"}, "task": "extraction", "plan": "pro",
         "provider": "openai", "model": rng.choice(("gpt-5", "gpt-5-mini")), "response_model": None,
-        "provider_response_id": None, "attempt": 1, "reason": "first", "status": "succeeded", "error_code": None,
+        "provider_response_id": None, "attempt": 1, "reason": "first", "adjusts": None, "status": "succeeded", "error_code": None,
         "provider_status": None, "tokens": nothing | {"input_uncached": rng.randrange(5_000), "output_text": 7},
         "costs": nothing, "cost_nano_usd": rng.choice((None, 0, rng.randrange(10**9))), "cost_status": "priced",
         "reserved_nano_usd": 10, "price_source": "genai-prices 0.2.3", "price_date": 20_778,
