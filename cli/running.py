@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.migrate import migrate
-from config.settings import PROVIDER_NAMES, Settings, settings
+from config.settings import PROVIDER_NAMES, Settings, settings_in
 from local.processes import Child, wait_until
 from local.stack import Stack, local_stack
 
@@ -76,14 +76,12 @@ def running(
 ) -> Iterator[Running]:
     """Start the local stack, migrate it and start workers; all of it is stopped at the end, however that comes.
 
-    `environment` adds to the variables that the processes get; in this process the settings are those of the stack.
+    `environment` adds to the variables that the processes get.
     """
     with local_stack(data_dir, postgres=postgres, registry=registry, progress=progress) as stack:
         ours = {**LOCAL_SETTINGS, **stack.environment(), **(environment or {})}
-        os.environ.update({name: value for name, value in ours.items() if name.startswith("MILLSTREAM_")})
-        settings.cache_clear()
         whole = {**os.environ, **ours, "PYTHONUNBUFFERED": "1"}
-        run = Running(stack, whole, settings(), {})
+        run = Running(stack, whole, settings_in(whole), {})
         migrate(run.settings)
         progress("Topics and tables are ready.")
         try:

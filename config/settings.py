@@ -7,6 +7,7 @@ the defaults here. Provider keys and addresses have the names that the providers
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated
@@ -137,6 +138,22 @@ PROVIDER_NAMES = tuple(_PROVIDER_SETTINGS)
 @cache
 def settings() -> Settings:
     """This process's settings, read once; `SettingsError` names the first value that cannot be used."""
+    return _read()
+
+
+def settings_in(environment: Mapping[str, str]) -> Settings:
+    """The settings that a process with this environment would have; `SettingsError` as for `settings`."""
+    own = dict(os.environ)
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        return _read()
+    finally:
+        os.environ.clear()
+        os.environ.update(own)
+
+
+def _read() -> Settings:
     try:
         return Settings()
     except ValidationError as invalid:
