@@ -1,4 +1,4 @@
-.PHONY: demo test lint bench generate lock clean
+.PHONY: demo test lint bench generate dashboards lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,6 +16,7 @@ lint: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m cli.generate --check
+	$(BIN)/python -m cli.dashboards --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.kafka.yml
 
 bench: .venv/ready
@@ -23,6 +24,9 @@ bench: .venv/ready
 
 generate: .venv/ready
 	$(BIN)/python -m cli.generate
+
+dashboards: .venv/ready
+	$(BIN)/python -m cli.dashboards
 
 lock: .venv/ready
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-header --extra local --extra dev -o requirements.lock pyproject.toml

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from agents.outgoing import Clock, Encoder, decode
@@ -12,7 +14,7 @@ from agents.providers.base import Provider
 from config import ledger
 from config.prices import price_on
 from config.transactions import Transactions
-from core.attempts import Begin, Expire, Finished, GiveUp, Lost, Wait, attempt_id
+from core.attempts import Begin, Expire, Finished, Lost, Wait, attempt_id
 from core.errors import ProviderError, error
 from core.facts import Attempt, Spent, response, usage
 from core.outcome import Emit, Outcome, Outgoing, Record, Reject, pack, unpack
@@ -37,10 +39,14 @@ class CompleteRules:
 
 
 class Complete:
-    """The complete stage of one provider; `owner` is the id of this worker process in the ledger."""
+    """The complete stage of one provider; `owner` is the id of this worker process in the ledger.
+
+    `call_ended` hears of every provider call once the ledger knows its end. `slots_in_use` counts the slots taken now.
+    """
 
     def __init__(
-        self, codec: Codec, transactions: Transactions, provider: Provider, rules: CompleteRules, clock: Clock, owner: str
+        self, codec: Codec, transactions: Transactions, provider: Provider, rules: CompleteRules, clock: Clock, owner: str,
+        call_ended: Callable[[LlmUsage], None],
     ) -> None:  # fmt: skip
         self._codec = codec
         self._encoder = Encoder(codec, "complete", clock)
@@ -49,6 +55,8 @@ class Complete:
         self._rules = rules
         self._clock = clock
         self._owner = owner
+        self._call_ended = call_ended
+        self.slots_in_use = 0
         self._slots = asyncio.Semaphore(rules.concurrency)
         self._running: dict[str, asyncio.Future[None]] = {}
 
@@ -71,10 +79,10 @@ class Complete:
 
     async def _complete(self, call: LlmCall, trace: bytes) -> Outcome:
         while True:
-            started, attempt, result = await self._next(call)
-            match started.step:
+            turn = await self._turn(call)
+            match turn.started.step:
                 case Finished():
-                    return Emit((*_usages(started), *unpack(started.answer or b"[]")))
+                    return Emit((*turn.earlier, *unpack(turn.started.answer or b"[]")))
                 case Wait():
                     await asyncio.sleep(POLL_SECONDS)
                     continue
@@ -84,33 +92,51 @@ class Complete:
                         f"The ledger has no admission of request {call['request']['request_id']}; "
                         "check that every stage uses the same MILLSTREAM_DATABASE_URL.",
                     )
-            fact = self._usage(call, attempt, result, lost=isinstance(started.step, Lost))
-            wait = self._wait_before_next(call, attempt, result, started)
-            answer = None if wait is not None else self._answer(call, attempt, result, fact, started)
-            events = await self._record(call, fact, answer, trace, lost=isinstance(started.step, Lost))
+            at = self._clock()
+            fact = turn.usage(call, at)
+            wait = self._wait_before_next(call, turn, at)
+            answer = turn.answer(call, fact, at) if wait is None else None
+            events = await self._store(call, turn, fact, answer, trace)
             if events is None:
-                continue
+                continue  # The ledger has moved on without this worker; it says what stands now.
+            if fact is not None:
+                self._call_ended(fact)
             if wait is None:
-                return Emit((*_usages(started), *events))
+                return Emit((*turn.earlier, *events))
             await asyncio.sleep(wait)
 
-    async def _next(self, call: LlmCall) -> tuple[ledger.Started, Attempt | None, Reply | ProviderError | None]:
+    async def _turn(self, call: LlmCall) -> Turn:
         """Ask the ledger for the next step and make the provider call if that is it; only this takes a slot of the lane."""
         request = call["request"]
-        async with self._slots:
-            now = self._clock()
-            started = await self._transactions.run(ledger.start, ledger.Start(
-                request["request_id"], self._owner, now, request["deadline"], self._rules.retry.max_attempts,
+        async with self._slot():
+            start = ledger.Start(
+                request["request_id"],
+                self._owner,
+                self._clock(),
+                request["deadline"],
+                self._rules.retry.max_attempts,
                 request["on_unknown_outcome"] == "retry",
-            ))  # fmt: skip
-            if isinstance(started.step, Lost):
-                opened = started.step.open
-                return started, Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at), None
-            if not isinstance(started.step, Begin):
-                return started, None, None
-            number = started.step.number
-            attempt = Attempt(attempt_id(request["request_id"], number), number, started.step.reason, self._clock())
-            return started, attempt, await self._ask(call, attempt)
+            )
+            started = await self._transactions.run(ledger.start, start)
+            match started.step:
+                case Begin(number, reason):
+                    attempt = Attempt(attempt_id(request["request_id"], number), number, reason, self._clock())
+                    return Turn(started, attempt, await self._ask(call, attempt))
+                case Lost(opened):
+                    return Turn(
+                        started, Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at), None
+                    )
+            return Turn(started, None, None)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        """One of the lane's slots, waited for and counted."""
+        async with self._slots:
+            self.slots_in_use += 1
+            try:
+                yield
+            finally:
+                self.slots_in_use -= 1
 
     async def _ask(self, call: LlmCall, attempt: Attempt) -> Reply | ProviderError:
         timeout = self._rules.call_timeout
@@ -121,56 +147,21 @@ class Complete:
         except ProviderError as failed:
             return failed
         except Exception as bug:
-            LOG.error(
-                "The %s provider failed on attempt %s: %s.", call["provider"], attempt.attempt_id, type(bug).__name__
-            )
+            # Only its type: the text of an unexpected exception can hold what was sent, the key included.
+            LOG.error("Provider %s failed on attempt %s: %s.", call["provider"], attempt.attempt_id, type(bug).__name__)
             return ProviderError(error("pipeline_internal", "The provider module failed on the call."), "maybe")
 
-    def _usage(
-        self, call: LlmCall, attempt: Attempt | None, result: Reply | ProviderError | None, lost: bool
-    ) -> LlmUsage | None:
-        if attempt is None:
-            return None
-        price = price_on(call["provider"], call["model"], attempt.started_at // DAY_US)
-        return usage(call, attempt, None if lost else result, self._clock(), price)
-
-    def _wait_before_next(
-        self, call: LlmCall, attempt: Attempt | None, result: Reply | ProviderError | None, started: ledger.Started
-    ) -> float | None:
+    def _wait_before_next(self, call: LlmCall, turn: Turn, at: int) -> float | None:
         """Seconds until the next call of this request, None when there will be none."""
-        if isinstance(started.step, Lost):
+        if isinstance(turn.started.step, Lost):
             return 0.0
-        if attempt is None or not isinstance(result, ProviderError):
+        if turn.attempt is None or not isinstance(turn.result, ProviderError):
             return None
-        return next_wait(
-            self._rules.retry, result.error, attempt.number, self._clock(), call["request"]["deadline"], random.random()
-        )
+        deadline = call["request"]["deadline"]
+        return next_wait(self._rules.retry, turn.result.error, turn.attempt.number, at, deadline, random.random())
 
-    def _answer(
-        self, call: LlmCall, attempt: Attempt | None, result: Reply | ProviderError | None, fact: LlmUsage | None,
-        started: ledger.Started,
-    ) -> LlmResponse:  # fmt: skip
-        spent = [Spent(ended.cost_nano, ended.cost_status) for ended in started.ended]  # type: ignore[arg-type]
-        if fact is not None:
-            spent.append(Spent(fact["cost_nano_usd"], fact["cost_status"]))
-        at = self._clock()
-        if isinstance(result, Reply):
-            return response(call, "completed", at, attempt=attempt, reply=result, spent=spent)
-        if isinstance(result, ProviderError):
-            return response(call, "failed", at, attempt=attempt, reply=result.reply, failure=result.error, spent=spent)
-        if isinstance(started.step, Expire):
-            late = error("pipeline_deadline_exceeded", "The deadline passed before a provider call could be made.")
-            return response(call, "expired", at, failure=late, spent=spent)
-        assert isinstance(started.step, GiveUp)
-        unknown = error(
-            "provider_outcome_unknown",
-            f"A crash cut off the call to {call['provider']} and no further call may be made; "
-            "the provider may have charged for it.",
-        )
-        return response(call, "failed", at, failure=unknown, spent=spent)
-
-    async def _record(
-        self, call: LlmCall, fact: LlmUsage | None, answer: LlmResponse | None, trace: bytes, *, lost: bool
+    async def _store(
+        self, call: LlmCall, turn: Turn, fact: LlmUsage | None, answer: LlmResponse | None, trace: bytes
     ) -> tuple[Outgoing, ...] | None:
         """Store the end of a call, and the answer if there is one; their events, or None if the ledger has moved on."""
         usages = (self._encoder.usage(fact, trace),) if fact is not None else ()
@@ -179,11 +170,47 @@ class Complete:
         if fact is not None:
             ended = ledger.EndedAttempt(fact["attempt"], pack(usages), fact["cost_nano_usd"], fact["cost_status"])
         packed = pack(answers) if answers else None
+        lost = isinstance(turn.started.step, Lost)
         end = ledger.End(call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost)
-        stored = await self._transactions.run(ledger.end, end)
-        return (*usages, *answers) if stored else None
+        return (*usages, *answers) if await self._transactions.run(ledger.end, end) else None
 
 
-def _usages(started: ledger.Started) -> tuple[Outgoing, ...]:
-    """The usage events of the calls that ended before."""
-    return tuple(event for ended in started.ended for event in unpack(ended.usage))
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One round with a call: what the ledger said, and the provider call made for it, or found to be cut off (no result)."""
+
+    started: ledger.Started
+    attempt: Attempt | None
+    result: Reply | ProviderError | None
+
+    @property
+    def earlier(self) -> tuple[Outgoing, ...]:
+        """The usage events of the calls that ended before."""
+        return tuple(event for ended in self.started.ended for event in unpack(ended.usage))
+
+    def usage(self, call: LlmCall, at: int) -> LlmUsage | None:
+        """The accounting fact of this round's provider call, if there was one."""
+        if self.attempt is None:
+            return None
+        price = price_on(call["provider"], call["model"], self.attempt.started_at // DAY_US)
+        return usage(call, self.attempt, self.result, at, price)
+
+    def answer(self, call: LlmCall, fact: LlmUsage | None, at: int) -> LlmResponse:
+        """The answer to the request when no further call is made."""
+        spent = [Spent(ended.cost_nano, ended.cost_status) for ended in self.started.ended]
+        if fact is not None:
+            spent.append(Spent(fact["cost_nano_usd"], fact["cost_status"]))
+        if isinstance(self.result, Reply):
+            return response(call, "completed", at, attempt=self.attempt, reply=self.result, spent=spent)
+        if isinstance(self.result, ProviderError):
+            failed, reply = self.result.error, self.result.reply
+            return response(call, "failed", at, attempt=self.attempt, reply=reply, failure=failed, spent=spent)
+        if isinstance(self.started.step, Expire):
+            late = error("pipeline_deadline_exceeded", "The deadline passed before a provider call could be made.")
+            return response(call, "expired", at, failure=late, spent=spent)
+        unknown = error(
+            "provider_outcome_unknown",
+            f"A crash cut off the call to {call['provider']} and no further call may be made; "
+            "the provider may have charged for it.",
+        )
+        return response(call, "failed", at, failure=unknown, spent=spent)

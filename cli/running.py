@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cli.migrate import migrate
 from config.settings import PROVIDER_NAMES, Settings, settings_in
-from local.processes import Child, wait_until
+from local.processes import Child, free_port, wait_until
 from local.stack import Stack, local_stack
 
 #: Command lines of the worker processes, and how many lanes each of them reads.
@@ -35,12 +35,16 @@ class Running:
     environment: dict[str, str]
     settings: Settings
     workers: dict[str, Child]
+    #: The base address of each worker's `/metrics`, `/healthz` and `/readyz`.
+    monitoring: dict[str, str] = field(default_factory=dict)
 
     def start_worker(self, name: str, arguments: list[str], extra: Mapping[str, str] | None = None) -> Child:
         """Start one more process of ours, `millstream ARGUMENTS`, and keep it under `name`."""
+        port = free_port()
+        self.monitoring[name] = f"http://127.0.0.1:{port}"
         self.workers[name] = Child(
             [sys.executable, "-m", "cli.main", *arguments],
-            {**self.environment, **(extra or {})},
+            {**self.environment, "MILLSTREAM_METRICS_PORT": str(port), **(extra or {})},
             log_path=Path(self.stack.data_dir) / f"{name}.log",
             name=f"worker {name}",
         )

@@ -20,6 +20,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(_: argparse.Namespace) -> int:
     """Run the sink; it retries while ClickHouse is away and stops on SIGTERM."""
     from sinks import consumer
+    from sinks.metrics import SinkMetrics
+    from sinks.metrics_server import serving
 
     settings = stack_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -27,5 +29,7 @@ def run(_: argparse.Namespace) -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    consumer.run(settings, stopped.is_set, open_codec(settings))
+    metrics = SinkMetrics(settings.kafka_bootstrap)
+    with serving(settings, metrics):
+        consumer.run(settings, stopped.is_set, open_codec(settings), metrics)
     return 0

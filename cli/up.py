@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
         data, environment=elsewhere, postgres=arguments.postgres, registry=arguments.registry, progress=_say
     ) as up:
         pids = {name: child.pid for name, child in up.workers.items()}
-        replace(up.stack, processes={**up.stack.processes, **pids}).write(STACK_FILE)
+        pages = {name: f"{address}/metrics" for name, address in up.monitoring.items()}
+        replace(up.stack, processes={**up.stack.processes, **pids}, metrics=pages).write(STACK_FILE)
         try:
             _say(
                 _greeting(
@@ -97,6 +98,7 @@ Millstream is up. Ctrl-C stops it.
   ClickHouse  {clickhouse}
   Ledger      {database}
   Simulator   {simulator}
+  Metrics     a Prometheus page a worker, addresses in {STACK_FILE}
 
 Try, in another terminal in this folder:
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import resource
 
 import uvloop
 from sqlalchemy import inspect
@@ -43,6 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
     }[arguments.stage]
     kafka.need_topics(settings, [stage.reads for stage in stages])
     _need_ledger(settings)
+    # A lane may hold thousands of calls, each with a connection of its own.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     status: int = uvloop.run(run_stages(stages, settings))
     return status
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
 from config.models import METADATA
 from config.settings import SettingsError
 
-SQLITE_BUSY_MS = 60_000
+SQLITE_BUSY_SECONDS = 60.0
+SQLITE_PAUSE_SECONDS = 0.001
 
 
 def open_database(url: str) -> Engine:
@@ -32,7 +35,7 @@ def open_database(url: str) -> Engine:
         )
     engine = create_engine(parsed, connect_args={"isolation_level": None}, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", lambda db: db.exec_driver_sql("BEGIN IMMEDIATE"))
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -44,5 +47,25 @@ def create_tables(engine: Engine) -> None:
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     # A write-ahead log lets other processes read during a write; NORMAL keeps every commit through a kill of the process
     # (https://sqlite.org/pragma.html#pragma_synchronous).
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", f"busy_timeout={SQLITE_BUSY_MS}", "temp_store=MEMORY"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=0", "temp_store=MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(db: Connection) -> None:
+    """Take the write lock, asking for it every millisecond.
+
+    SQLite's own waiting pauses longer each time, up to 100 ms, and whoever asks first in between gets the lock
+    (https://sqlite.org/src/file/src/main.c, sqliteDefaultBusyCallback): with three writers, waits of a second were seen.
+    """
+    connection: Any = db.connection.dbapi_connection
+    ends = time.monotonic() + SQLITE_BUSY_SECONDS
+    while time.monotonic() < ends:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                break
+        time.sleep(SQLITE_PAUSE_SECONDS)
+    # Once more through SQLAlchemy, whose exception is the one that callers know.
+    db.exec_driver_sql("BEGIN IMMEDIATE")

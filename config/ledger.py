@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from config.models import ACCOUNTS, ATTEMPTS, REQUESTS, WORKERS
 from core.attempts import Begin, CallState, OpenAttempt, Step, attempt_id, next_step
+from schemas.events import CostStatus
 
 DAY_US = 86_400_000_000
 
@@ -68,7 +69,7 @@ class EndedAttempt:
     number: int
     usage: bytes
     cost_nano: int | None
-    cost_status: str
+    cost_status: CostStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
         held[entry.account, month_of(entry.now)] += reserve
         results.append(Admitted("new", entry.now, reserve, entry.answer))
     if rows:
-        db.execute(insert(REQUESTS), list(rows.values()))
+        db.execute(_ADMIT, list(rows.values()))
     _move(db, {account: (0, amount, 0) for account, amount in held.items() if amount})
     return results
 
@@ -170,7 +171,7 @@ def start(db: Connection, entries: Sequence[Start]) -> list[Started]:
         )
         results.append(Started(step, ended, request.answer))
     if begun:
-        db.execute(insert(ATTEMPTS), begun)
+        db.execute(_BEGIN, begun)
     return results
 
 
@@ -200,12 +201,13 @@ def end(db: Connection, entries: Sequence[End]) -> list[bool]:
         if entry.answer is not None:
             done.append({"of": entry.request_id, "answer": entry.answer, "done_at": entry.now})
     if ended:
-        where = (ATTEMPTS.c.request_id == bindparam("of"), ATTEMPTS.c.number == bindparam("nr"))
-        db.execute(update(ATTEMPTS).where(*where), ended)
+        db.execute(_END, ended)
     if done:
-        db.execute(update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of")), done)
+        db.execute(_ANSWER, done)
         never_called = [d["of"] for d in done if not attempts[d["of"]]]
-        _release(db, never_called)
+        if never_called:
+            freed = _release(db, _requests(db, never_called))
+            _move(db, {account: (0, -amount, 0) for account, amount in freed.items()})
     return results
 
 
@@ -229,8 +231,7 @@ def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
             results.append(True)
     if not settled:
         return results
-    where = (ATTEMPTS.c.request_id == bindparam("of"), ATTEMPTS.c.number == bindparam("nr"))
-    db.execute(update(ATTEMPTS).where(*where).values(settled=True), [{"of": r, "nr": n} for r, n in settled])
+    db.execute(_SETTLE, [{"of": r, "nr": n} for r, n in settled])
     moves: dict[tuple[str, str], tuple[int, int, int]] = defaultdict(lambda: (0, 0, 0))
     for entry in settled.values():
         request = requests[entry.request_id]
@@ -239,15 +240,18 @@ def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
         moves[request.account, request.window] = (
             spent + (entry.cost_nano or 0), reserved, unknown + (0 if known else entry.bound_nano),
         )  # fmt: skip
-    _move(db, moves)
     still_open = {a.request_id for key, a in attempts.items() if not a.settled and key not in settled}
-    _release(db, {entry.request_id for entry in settled.values()} - still_open)
+    through = {entry.request_id for entry in settled.values()} - still_open
+    for account, freed in _release(db, [requests[request_id] for request_id in through]).items():
+        spent, reserved, unknown = moves[account]
+        moves[account] = (spent, reserved - freed, unknown)
+    _move(db, moves)
     return results
 
 
 def heartbeat(db: Connection, owner: str, alive_until: int) -> None:
     """State that a worker lives at least until then."""
-    _upsert(db, WORKERS, [{"owner": owner, "alive_until": alive_until}], lambda new: {"alive_until": new.alive_until})
+    db.execute(_UPSERTS[db.dialect.name, WORKERS.name], {"owner": owner, "alive_until": alive_until})
 
 
 def leave(db: Connection, owner: str) -> None:
@@ -292,15 +296,12 @@ def totals(db: Connection) -> Totals:
 
 def _requests(db: Connection, ids: Iterable[str]) -> Sequence[Row[Any]]:
     """The rows of these requests, locked in one order, so that two transactions cannot wait for each other."""
-    wanted = sorted(set(ids))
-    query = select(REQUESTS).where(REQUESTS.c.request_id.in_(wanted)).order_by(REQUESTS.c.request_id)
-    return db.execute(query.with_for_update()).all()
+    return db.execute(_REQUESTS_OF, {"ids": sorted(set(ids))}).all()
 
 
 def _attempts(db: Connection, ids: Iterable[str]) -> dict[str, list[Row[Any]]]:
     found: dict[str, list[Row[Any]]] = defaultdict(list)
-    query = select(ATTEMPTS).where(ATTEMPTS.c.request_id.in_(list(ids))).order_by(ATTEMPTS.c.number)
-    for row in db.execute(query):
+    for row in db.execute(_ATTEMPTS_OF, {"ids": list(ids)}):
         found[row.request_id].append(row)
     return found
 
@@ -330,18 +331,15 @@ def _may_end(entry: End, rows: list[Row[Any]]) -> bool:
     return is_open and mine and last is not None and last.number == entry.attempt.number
 
 
-def _release(db: Connection, request_ids: Iterable[str]) -> None:
-    """Free what is still reserved for answered requests."""
-    rows = [row for row in _requests(db, request_ids) if row.answer is not None and row.reserved_nano]
-    if not rows:
-        return
+def _release(db: Connection, requests: Iterable[Row[Any]]) -> Counter[tuple[str, str]]:
+    """Free what is still reserved for these requests as far as they are answered; how much by account."""
     freed: Counter[tuple[str, str]] = Counter()
+    rows = [row for row in requests if row.answer is not None and row.reserved_nano]
+    if rows:
+        db.execute(_FREE, {"ids": [row.request_id for row in rows]})
     for row in rows:
         freed[row.account, row.window] += row.reserved_nano
-    db.execute(
-        update(REQUESTS).where(REQUESTS.c.request_id.in_([row.request_id for row in rows])).values(reserved_nano=0)
-    )
-    _move(db, {account: (0, -amount, 0) for account, amount in freed.items()})
+    return freed
 
 
 def _move(db: Connection, moves: dict[tuple[str, str], tuple[int, int, int]]) -> None:
@@ -350,18 +348,40 @@ def _move(db: Connection, moves: dict[tuple[str, str], tuple[int, int, int]]) ->
         {"account": account, "window": window, "spent_nano": s, "reserved_nano": r, "unknown_nano": u}
         for (account, window), (s, r, u) in sorted(moves.items())
     ]
-    amounts = ("spent_nano", "reserved_nano", "unknown_nano")
-    _upsert(db, ACCOUNTS, rows, lambda new: {name: ACCOUNTS.c[name] + new[name] for name in amounts})
+    if rows:
+        db.execute(_UPSERTS[db.dialect.name, ACCOUNTS.name], rows)
 
 
-def _upsert(db: Connection, table: Table, rows: list[dict[str, Any]], changes: Any) -> None:
-    if not rows:
-        return
-    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
+def _upsert(dialect: Any, table: Table, changes: Callable[[Any], dict[str, Any]]) -> Any:
     statement = dialect.insert(table)
-    db.execute(
-        statement.on_conflict_do_update(
-            index_elements=list(table.primary_key.columns), set_=changes(statement.excluded)
-        ),
-        rows,
+    return statement.on_conflict_do_update(
+        index_elements=list(table.primary_key.columns), set_=changes(statement.excluded)
     )
+
+
+#: Built once: building a statement costs more than running it.
+_REQUESTS_OF = (
+    select(REQUESTS)
+    .where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True)))
+    .order_by(REQUESTS.c.request_id)
+    .with_for_update()
+)
+_ATTEMPTS_OF = (
+    select(ATTEMPTS).where(ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True))).order_by(ATTEMPTS.c.number)
+)
+_ADMIT = insert(REQUESTS)
+_BEGIN = insert(ATTEMPTS)
+_THIS_ATTEMPT = (ATTEMPTS.c.request_id == bindparam("of"), ATTEMPTS.c.number == bindparam("nr"))
+_END = update(ATTEMPTS).where(*_THIS_ATTEMPT)
+_SETTLE = update(ATTEMPTS).where(*_THIS_ATTEMPT).values(settled=True)
+_ANSWER = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
+_FREE = update(REQUESTS).where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True))).values(reserved_nano=0)
+_AMOUNTS = ("spent_nano", "reserved_nano", "unknown_nano")
+_UPSERTS = {
+    (name, table.name): _upsert(dialect, table, changes)
+    for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
+    for table, changes in (
+        (ACCOUNTS, lambda new: {amount: ACCOUNTS.c[amount] + new[amount] for amount in _AMOUNTS}),
+        (WORKERS, lambda new: {"alive_until": new.alive_until}),
+    )
+}

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -77,7 +77,13 @@ class Settings(BaseSettings):
 
     sink_batch_rows: Count = 20_000
     sink_batch_seconds: Seconds = 1.0
+    #: What ClickHouse keeps of prompts and answers, for 30 days: all, their SHA-256, or nothing.
+    bodies: Literal["full", "hash", "off"] = "full"
     log_level: str = "INFO"
+
+    #: Where `/metrics`, `/healthz` and `/readyz` are served; port 0 serves none.
+    metrics_port: Annotated[int, Field(ge=0, le=65_535)] = 0
+    metrics_host: str = "127.0.0.1"
 
     openai_api_key: SecretStr | None = Field(None, validation_alias=_named("OPENAI_API_KEY"))
     openai_base_url: str | None = Field(None, validation_alias=_named("OPENAI_BASE_URL"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -26,8 +27,12 @@ class Transactions:
     While the database is away, entries wait and are tried again; every ledger operation may be repeated safely.
     """
 
-    def __init__(self, engine: Engine, most: int, linger: float) -> None:
+    def __init__(
+        self, engine: Engine, most: int, linger: float, done: Callable[[int, float], None] = lambda *_: None
+    ) -> None:
+        """`done` hears of every committed transaction: its entries and the seconds it took, on the ledger's thread."""
         self._engine = engine
+        self._done = done
         self._most = most
         self._linger = linger
         self._waiting: list[_Waiting] = []
@@ -108,8 +113,11 @@ class Transactions:
                 pause = min(LONGEST_PAUSE, pause * 2)
 
     def _transact(self, work: list[tuple[Any, list[Any]]]) -> list[Sequence[Any]]:
+        began = time.perf_counter()
         with self._engine.begin() as db:
-            return [operation(db, entries) for operation, entries in work]
+            results = [operation(db, entries) for operation, entries in work]
+        self._done(sum(len(entries) for _, entries in work), time.perf_counter() - began)
+        return results
 
     def _alone(self, function: Callable[..., R], arguments: tuple[Any, ...]) -> R:
         with self._engine.begin() as db:

@@ -1,4 +1,4 @@
-"""Turn one batch of records into an insert, and what has no row into dead letters."""
+"""Turn one batch of records into inserts, and what has no row into dead letters."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from confluent_kafka import Message
 
 from schemas.codec import Codec, Event, Undecodable
+from sinks import bodies
 from sinks.partition import Batch, Partition
 from sinks.rows import Column, Fact, columns_of, values_of
 
@@ -25,24 +26,34 @@ class Rejected:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """The rows of a batch for one table, encoded."""
+
+    table: str
+    body: bytes
+    rows: int
+
+
 @dataclass(slots=True)
 class Prepared:
-    """What a batch comes to: the insert's body (None without rows) and the records that have no row.
+    """What a batch comes to: one insert a table (none without rows), and the records that have no row.
 
-    A function of the log alone.
+    A function of the log and of what is kept of bodies.
     """
 
-    body: bytes | None = None
+    inserts: list[Insert] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
 
 
 Encode = Callable[[str, list[list[Any]]], bytes]
 
 
-def prepare(partition: Partition, batch: Batch, codec: Codec, encode: Encode) -> Prepared:
+def prepare(partition: Partition, batch: Batch, codec: Codec, encode: Encode, keep: bodies.Keep) -> Prepared:
     """The rows of a batch, without the events that repeat an earlier one, encoded for ClickHouse.
 
-    `encode` makes the body from a table's columns. Raises what the codec's schema registry raises when it is away.
+    `encode` makes the body of an insert from a table's columns; `keep` says what becomes of prompts and answers.
+    Raises what the codec's schema registry raises when it is away.
     """
     messages, ids = batch.messages, batch.event_ids
     offsets = [message.offset() for message in messages]
@@ -62,20 +73,27 @@ def prepare(partition: Partition, batch: Batch, codec: Codec, encode: Encode) ->
                 prepared.rejected.append(Rejected(message, str(error)))
     events, places = _placeable(partition.fact, events, places, messages, prepared)
 
-    def body(chosen: Sequence[int]) -> bytes:
+    def placed(chosen: Sequence[int]) -> tuple[list[Event], str, int, list[Any], list[Any]]:
         identities = [(ids[places[row]] or b"").decode("utf-8", "replace") for row in chosen]
         positions = [offsets[places[row]] for row in chosen]
-        taken = [events[row] for row in chosen]
-        columns = values_of(name, taken, partition.topic, partition.number, positions, identities)
-        return encode(partition.fact.table, columns)
+        return [events[row] for row in chosen], partition.topic, partition.number, positions, identities
+
+    def facts(chosen: Sequence[int]) -> bytes:
+        return encode(partition.fact.table, values_of(name, *placed(chosen)))
 
     rows: Sequence[int] = range(len(events))
     if rows:
         try:
-            prepared.body = body(rows)
+            body = facts(rows)
         except Exception:  # a value outside its column's type: an Avro int may carry more than 32 bits
-            rows = _encodable(rows, body, [messages[place] for place in places], prepared)
-            prepared.body = body(rows) if rows else None
+            rows = _encodable(rows, facts, [messages[place] for place in places], prepared)
+            body = facts(rows) if rows else b""
+    if rows:
+        prepared.inserts.append(Insert(partition.fact.table, body, len(rows)))
+    if rows and keep != "off" and name in bodies.BODIES:
+        logged_ms = [messages[places[row]].timestamp()[1] for row in rows]
+        kept = bodies.bodies_of(name, *placed(rows), logged_ms, keep)
+        prepared.inserts.append(Insert(bodies.TABLE, encode(bodies.TABLE, kept), len(rows)))
     prepared.rejected.sort(key=lambda rejected: rejected.message.offset() or 0)
     return prepared
 

@@ -23,6 +23,7 @@ from config.settings import Settings
 from schemas.codec import Codec
 from sinks.batch import prepare
 from sinks.dead_letters import DeadLetters
+from sinks.metrics import Place, SinkMetrics
 from sinks.partition import Partition, resume_from
 from sinks.rows import FACTS
 from sinks.tables import SchemaBehind, require_current_schema
@@ -56,15 +57,16 @@ LOST = frozenset(
 )
 
 
-def run(settings: Settings, stop: Callable[[], bool], codec: Codec) -> None:
+def run(settings: Settings, stop: Callable[[], bool], codec: Codec, metrics: SinkMetrics | None = None) -> None:
     """Store events until `stop()` is true; ClickHouse or Kafka being away only delays it.
 
     Raises `SchemaBehind` when ClickHouse has not been migrated.
     """
     failures = 0
+    metrics = metrics or SinkMetrics(settings.kafka_bootstrap)
     while not stop():
         started = time.monotonic()
-        sink = Sink(settings, codec)
+        sink = Sink(settings, codec, metrics)
         try:
             if sink.wait_for_store(stop):
                 sink.run(stop)
@@ -80,9 +82,11 @@ def run(settings: Settings, stop: Callable[[], bool], codec: Codec) -> None:
 class Sink:
     """One member of the sink's consumer group."""
 
-    def __init__(self, settings: Settings, codec: Codec) -> None:
+    def __init__(self, settings: Settings, codec: Codec, metrics: SinkMetrics) -> None:
+        self._metrics = metrics
         self._rows = settings.sink_batch_rows
         self._seconds = settings.sink_batch_seconds
+        self._keep = settings.bodies
         self._codec = codec
         self._writer = Writer(settings)
         self._dead_letters = DeadLetters(settings, codec)
@@ -91,6 +95,7 @@ class Sink:
         self._windows: dict[tuple[str, int], Window] = {}
         self._member = ""
         self._consumer = Consumer(_consumer_config(settings))
+        metrics.places = self._places
 
     def wait_for_store(self, stop: Callable[[], bool]) -> bool:
         """Wait until ClickHouse answers; False when stopped before. Raises `SchemaBehind`."""
@@ -121,8 +126,12 @@ class Sink:
 
     def close(self) -> None:
         """Leave the group and close every connection."""
+        self._partitions.clear()
         self._consumer.close()
         self._writer.close()
+
+    def _places(self) -> list[Place]:
+        return [Place(p.topic, p.number, p.first, p.waiting_since_ms()) for p in list(self._partitions.values())]
 
     # --- assignment
 
@@ -191,17 +200,22 @@ class Sink:
         for partition in done:
             if partition.failures:
                 self._consumer.resume([partition.position(0)])
+            if (oldest := partition.waiting_since_ms()) is not None:
+                self._metrics.stored(oldest)
             partition.finish(now)
 
     def _inserted(self, partition: Partition) -> bool:
         batch = partition.batch
         assert batch is not None
-        token = f"{partition.fact.table}:{partition.topic}:{partition.number}:{batch.first}-{batch.last}"
+        place = f"{partition.topic}:{partition.number}:{batch.first}-{batch.last}"
         try:
-            prepared = prepare(partition, batch, self._codec, self._writer.encoded)
-            if prepared.body is not None:
-                self._writer.insert(prepared.body, token)
+            prepared = prepare(partition, batch, self._codec, self._writer.encoded, self._keep)
+            for insert in prepared.inserts:
+                began = time.monotonic()
+                self._writer.insert(insert.body, f"{insert.table}:{place}")
+                self._metrics.inserted(insert.table, insert.rows, len(insert.body), time.monotonic() - began)
             self._dead_letters.send(prepared.rejected)
+            self._metrics.rejected(len(prepared.rejected))
         except Exception as error:
             self._postpone(partition, "stored", error)
             return False
@@ -236,6 +250,7 @@ class Sink:
         if not partition.failures:
             self._consumer.pause([partition.position(0)])
         partition.failures += 1
+        self._metrics.retried(step)
         delay = _backoff(partition.failures)
         partition.retry_at = time.monotonic() + delay
         LOG.warning(

@@ -119,6 +119,12 @@ class Partition:
             self.batch = Batch(self.first, last, messages, [event_id(message) for message in messages])
         return self.batch
 
+    def waiting_since_ms(self) -> int | None:
+        """The time of the oldest record that is read and not stored, None without one; any thread may ask."""
+        batch = self.batch
+        waiting = (batch.messages if batch is not None else None) or self._messages
+        return waiting[0].timestamp()[1] if waiting else None
+
     def finish(self, now: float) -> None:
         """The batch under way is stored and committed."""
         assert self.batch is not None

@@ -24,6 +24,7 @@ from core.retry import RetryRule
 from core.topics import REQUESTS, USAGE, Topic, calls
 from schemas.codec import Codec
 from streams.lane import Handler
+from streams.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Tools:
     transactions: Transactions
     clock: Clock
     owner: str
+    metrics: Metrics
     at_exit: AsyncExitStack
 
 
@@ -57,7 +59,13 @@ def complete(name: str, tools: Tools) -> Handler:
     s = tools.settings
     retry = RetryRule(s.max_attempts, s.backoff_base_seconds, s.backoff_max_seconds)
     rules = CompleteRules(s.lane_concurrency, s.call_timeout_seconds, retry)
-    return Complete(tools.codec, tools.transactions, provider(s.provider(name)), rules, tools.clock, tools.owner)
+    called = provider(s.provider(name))
+    tools.at_exit.push_async_callback(called.close)
+    lane = Complete(
+        tools.codec, tools.transactions, called, rules, tools.clock, tools.owner, tools.metrics.call_ended
+    )  # fmt: skip
+    tools.metrics.add_lane(name, s.lane_concurrency, lambda: lane.slots_in_use)
+    return lane
 
 
 def meter(tools: Tools) -> Handler:

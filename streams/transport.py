@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import uvloop
 from faust.sensors.monitor import Monitor
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
@@ -30,6 +31,11 @@ class Consumer(driver.Consumer):
             await callback(message)
 
         super().__init__(transport, deliver, *args, **options)
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        # Faust gives its consumer a thread with a plain asyncio loop, whatever loop the worker runs on.
+        thread_loop = uvloop.new_event_loop()
+        return driver.AIOKafkaConsumerThread(self, loop=self.loop, beacon=self.beacon, thread_loop=thread_loop)
 
     def finish(self, message: Message) -> None:
         """All that the record caused is on the broker: its offset may be committed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import time
@@ -19,6 +20,8 @@ from config.transactions import Transactions
 from core.outcome import Outcome, Record
 from streams.app import build_app
 from streams.lane import Lane
+from streams.metrics import Metrics
+from streams.metrics_server import serve
 from streams.pipeline import Stage, Tools
 from streams.publish import Publisher
 
@@ -44,6 +47,7 @@ class _Running:
 
         async def publish(record: Record, outcome: Outcome) -> None:
             await publisher.publish(encoder.events_of(record, outcome))
+            tools.metrics.record_done(self.name, outcome)
 
         self.lane = Lane(self.name, stage.handler(tools), publish, stop, tools.settings.lane_in_flight)
         topic = self.app.topic(
@@ -51,9 +55,46 @@ class _Running:
         )
         self.app.agent(topic, name=self.name)(self.lane.consume)
         self.app.on_partitions_assigned.connect(self._assigned)
+        tools.metrics.add_stage(
+            self.name,
+            lambda: self.app.consumer.tracker.in_flight if self.app.started else 0,
+            lambda: self.app.consumer.tracker.oldest_age if self.app.started else 0.0,
+        )
+
+    def reads_partitions(self) -> bool:
+        """Whether the group has given partitions to this member."""
+        return self.app.started and bool(self.app.consumer.assignment())
 
     def _assigned(self, app: Any, assigned: set[Any], **_: Any) -> None:
         LOG.info("%s reads %d partitions.", self.name, len(assigned))
+
+
+class _Lease:
+    """This worker's entry in the ledger, which says until when it lives; also the proof that the ledger answers."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        self._seconds = tools.settings.lease_seconds
+        self._renewed = time.monotonic()
+
+    async def renew(self) -> None:
+        """State that the worker lives."""
+        until = now_us() + int(self._seconds * 1_000_000)
+        await self._tools.transactions.call(ledger.heartbeat, self._tools.owner, until)
+        self._renewed = time.monotonic()
+
+    async def keep(self) -> None:
+        """Renew it again and again; a failure is tried again, and the lease runs out if it lasts."""
+        while True:
+            await asyncio.sleep(self._seconds / 4)
+            try:
+                await self.renew()
+            except Exception as error:
+                LOG.warning("The lease could not be renewed (%s).", type(error).__name__)
+
+    def run_out(self) -> bool:
+        """Whether the ledger has not answered for as long as a lease lasts."""
+        return time.monotonic() - self._renewed > self._seconds
 
 
 async def run_stages(stages: list[Stage], settings: Settings) -> int:
@@ -68,16 +109,27 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     codec = await asyncio.to_thread(open_codec, settings)
+    metrics = Metrics()
     transactions = Transactions(
-        open_database(settings.database_url), settings.ledger_batch_max, settings.ledger_linger_seconds
+        open_database(settings.database_url),
+        settings.ledger_batch_max,
+        settings.ledger_linger_seconds,
+        metrics.transaction_done,
     )
-    tools = Tools(settings, codec, transactions, now_us, str(uuid.uuid4()), contextlib.AsyncExitStack())
+    tools = Tools(settings, codec, transactions, now_us, str(uuid.uuid4()), metrics, contextlib.AsyncExitStack())
     running = [_Running(stage, tools, fail) for stage in stages]
-    await _keep_lease_once(tools)
-    watch = [asyncio.create_task(_keep_lease(tools)), asyncio.create_task(_watch(running, fail))]
+    lease = _Lease(tools)
+    if settings.metrics_port:
+        page = await serve(
+            settings.metrics_host, settings.metrics_port, metrics.registry, lambda: _problem(running, lease)
+        )
+        tools.at_exit.push_async_callback(page.cleanup)
+    await lease.renew()
+    watch = [asyncio.create_task(lease.keep()), asyncio.create_task(_watch(running, fail))]
     if any(r.name == "meter" for r in running):
         watch.append(asyncio.create_task(_purge(tools)))
     await asyncio.gather(*(r.app.start() for r in running))
+    _collect_rarely()
     await stopped.wait()
     for why in failures:
         LOG.error("Stopping: %s", why)
@@ -96,19 +148,24 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
     return 1 if failures else 0
 
 
-async def _keep_lease_once(tools: Tools) -> None:
-    lease_us = int(tools.settings.lease_seconds * 1_000_000)
-    await tools.transactions.call(ledger.heartbeat, tools.owner, now_us() + lease_us)
+def _collect_rarely() -> None:
+    """Keep the cycle collector off what was loaded at the start, and make its rounds rare.
+
+    With its usual thresholds it took a fifth of the CPU of a busy `complete` process: docs/performance.md.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
-async def _keep_lease(tools: Tools) -> None:
-    """State again and again that this worker lives; a failure is tried again, and the lease runs out if it lasts."""
-    while True:
-        await asyncio.sleep(tools.settings.lease_seconds / 4)
-        try:
-            await _keep_lease_once(tools)
-        except Exception as error:
-            LOG.warning("The lease could not be renewed (%s).", type(error).__name__)
+def _problem(running: list[_Running], lease: _Lease) -> str | None:
+    """Why the worker is not ready, None when it is."""
+    if lease.run_out():
+        return "The ledger's database does not answer; see MILLSTREAM_DATABASE_URL."
+    waiting = [one.name for one in running if not one.reads_partitions()]
+    if waiting:
+        return f"No partitions are assigned to {', '.join(waiting)}."
+    return None
 
 
 async def _purge(tools: Tools) -> None:

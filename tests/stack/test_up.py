@@ -68,6 +68,10 @@ def test_up_is_found_by_other_commands_and_leaves_nothing(folder: Path) -> None:
     stack = stack_of(folder, up)
     assert {"kafka_bootstrap", "clickhouse_url", "database_url", "simulator_url", "schema_registry_url"} <= set(stack)
     assert {"kafka", "clickhouse", "simulator", "admit", "complete", "meter", "sink"} <= set(stack["processes"])
+    assert {"admit", "complete", "meter", "sink"} == set(stack["metrics"])
+    for page in stack["metrics"].values():
+        with urllib.request.urlopen(page, timeout=10) as answer:
+            assert b"millstream_" in answer.read()
     found = send(folder, "Why?", "--model", "openai/gpt-5-mini")
     assert found.returncode == 0, found.stderr
     processes = family(up)

@@ -20,6 +20,7 @@ REPLACED = {
     consumer.Consumer._drain_messages: "44a2500309e83c63",
     consumer.Consumer._commit_tps: "a20e230b05ae8b15",
     consumer.Consumer.verify_all_partitions_active: "4e0e46f5c297305d",
+    driver.Consumer._new_consumer_thread: "0870ec53dea75083",
     driver.Producer._settings_extra: "a4c7bc41b6382223",
 }
 

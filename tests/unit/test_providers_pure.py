@@ -172,7 +172,9 @@ def test_provider_options_win(name: str) -> None:
         ("anthropic", {"max_tokens": "1"}), ("google", {"contents": "[]"}),
         ("google", {"generationConfig": '{"maxOutputTokens": 100000}'}),
         ("google", {"generation_config": '{"max_output_tokens": 100000}'}),
-        ("google", {"generationConfig": '{"candidateCount": 8}'}),
+        ("google", {"generationConfig": '{"candidateCount": 8}'}), ("openai", {"service_tier": '"priority"'}),
+        ("anthropic", {"speed": '"fast"'}), ("anthropic", {"inference_geo": '"us"'}),
+        ("google", {"serviceTier": '"priority"'}),
     ],
 )  # fmt: skip
 def test_options_cannot_change_what_was_reserved(name: str, options: dict[str, str]) -> None:
@@ -182,6 +184,19 @@ def test_options_cannot_change_what_was_reserved(name: str, options: dict[str, s
     assert refused.value.error["code"] == "caller_invalid_request"
     assert refused.value.charged == "no"
     assert "provider_options" in refused.value.error["message"]
+
+
+def test_a_cheaper_tier_may_be_asked_for_and_what_served_the_call_is_kept() -> None:
+    """Flex is sent as asked; an answer from any but the standard tier says so, in a refusal too."""
+    assert openai_api.translate_request(llm_call(options={"service_tier": '"flex"'}))["service_tier"] == "flex"
+    name, body, _, _ = REFUSALS[0]
+    answer = {"choices": [{"message": {"content": "Hi."}, "finish_reason": "stop"}], "service_tier": "flex"}
+    assert openai_api.translate_response(answer).terms == "service tier flex"
+    assert openai_api.translate_response(answer | {"service_tier": "default"}).terms is None
+    with pytest.raises(ProviderError) as refused:
+        APIS[name].translate_response(body | {"service_tier": "priority"})
+    assert refused.value.reply is not None
+    assert refused.value.reply.terms == "service tier priority"
 
 
 @pytest.mark.parametrize("name", APIS)

@@ -1,0 +1,215 @@
+"""The measurements: a backlog, a steady rate and the bare loop, each with the proof that nothing was lost in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median, quantiles
+from typing import Any
+
+from benchmarks.bare import WARM_UP
+from benchmarks.load import Client, Load
+from benchmarks.machine import Cost, Gauge
+from cli.running import Running
+from config import ledger
+from config.database import open_database
+from sinks.writer import connect
+
+OURS = ("admit", "complete", "meter", "sink")
+SETTLE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What has to be equal once everything is through; `open` counts what the ledger still holds open."""
+
+    sent: int
+    answers: int
+    usage_rows: int
+    provider_calls: int
+    open: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether every request has its answer, its provider call and its row, and the ledger is closed."""
+        return self.sent == self.answers == self.usage_rows == self.provider_calls and self.open == 0
+
+
+@dataclass(frozen=True)
+class Round:
+    """One load on the pipeline: what it cost, until its last row was in ClickHouse, and what it proved."""
+
+    load: Load
+    cost: Cost
+    memory: dict[str, int]
+    parity: Parity
+
+    def cpu_ms(self, name: str) -> float:
+        """CPU milliseconds of one process for each answered request."""
+        return self.cost.cpu[name] / max(1, len(self.load.answers)) * 1_000
+
+    @property
+    def ours_ms(self) -> float:
+        """CPU milliseconds of all our processes for each answered request."""
+        return sum(self.cpu_ms(name) for name in OURS)
+
+
+class Bench:
+    """A running pipeline under measurement."""
+
+    def __init__(self, run: Running) -> None:
+        self.run = run
+        self.clickhouse = connect(run.settings)
+        self.client = Client(run.settings)
+        self._database = open_database(run.settings.database_url)
+
+    def closed(self, requests: int, directive: str = "") -> Round:
+        """A backlog of requests, worked off as fast as the pipeline can."""
+        return self._round(lambda: self.client.backlog(requests, directive))
+
+    def opened(self, per_second: float, seconds: float) -> Round:
+        """Requests at a constant rate."""
+        return self._round(lambda: self.client.steady(per_second, seconds))
+
+    def bare(self, calls: int, concurrent: int) -> dict[str, Any]:
+        """The bare loop's calls per second and CPU per call, in a process of its own."""
+        self.reset_simulator()
+        command = [sys.executable, "-m", "benchmarks.bare", "--base-url", self.run.environment["OPENAI_BASE_URL"]]
+        command += ["--calls", str(calls), "--concurrent", str(concurrent)]
+        gauge = Gauge(self._servers())
+        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        simulator_cpu = gauge.since().cpu["simulator"]
+        served = self.simulator()["outcomes"]["answered"]
+        return {
+            "calls": calls,
+            "calls_per_second": calls / result["seconds"],
+            "cpu_ms_per_call": result["cpu_seconds"] / calls * 1_000,
+            "cores": result["cpu_seconds"] / result["seconds"],
+            "simulator_cpu_ms_per_call": simulator_cpu / served * 1_000,
+            "parity": _bare_parity(calls, result["answered"], served - WARM_UP),
+        }
+
+    def idle(self, seconds: float) -> Cost:
+        """What the processes use while nothing is asked of them."""
+        gauge = self.gauge()
+        time.sleep(seconds)
+        return gauge.since()
+
+    def gauge(self) -> Gauge:
+        """A gauge on every process: ours, the servers and this one."""
+        workers = {name: child.pid for name, child in self.run.workers.items()}
+        return Gauge({**workers, **self._servers(), "driver": os.getpid()})
+
+    def simulator(self) -> dict[str, Any]:
+        """The simulator's own account over all its providers."""
+        overall: dict[str, Any] = self._ask("ledger")["overall"]
+        return overall
+
+    def reset_simulator(self) -> None:
+        """Empty the simulator's account."""
+        self._ask("reset", "POST")
+
+    def provider_us(self) -> dict[str, int]:
+        """How long each call took at the simulator, by the attempt id that it was sent."""
+        calls = self._ask("calls?since=0")
+        return {call["client_request_id"]: call["finished_us"] - call["received_us"] for call in calls}
+
+    def usage_rows(self) -> int:
+        """Rows in the usage table."""
+        return int(self.clickhouse.query("SELECT count() FROM usage").result_rows[0][0])
+
+    def close(self) -> None:
+        """Let go of the servers."""
+        self.client.close()
+        self.clickhouse.close()
+        self._database.dispose()
+
+    def _round(self, load_of: Callable[[], Load]) -> Round:
+        rows = self.usage_rows()
+        self.reset_simulator()
+        gauge = self.gauge()
+        load = load_of()
+        parity = self.settled(load, rows)
+        return Round(load, gauge.since(), gauge.memory(), parity)
+
+    def settled(self, load: Load, rows_before: int) -> Parity:
+        """The parity once it holds, or as it stands when the sink and the meter have had time enough."""
+        ends = time.monotonic() + SETTLE_SECONDS
+        while self.usage_rows() - rows_before < len(load.answers) and time.monotonic() < ends:
+            time.sleep(0.1)
+        while True:
+            with self._database.begin() as db:
+                held = ledger.totals(db)
+            calls = self.simulator()["outcomes"]["answered"]
+            open_ = held.unsettled + held.unanswered + (held.reserved_nano > 0)
+            parity = Parity(load.sent, load.completed, self.usage_rows() - rows_before, calls, open_)
+            if parity.holds or time.monotonic() > ends:
+                return parity
+            time.sleep(0.1)
+
+    def _servers(self) -> dict[str, int]:
+        return dict(self.run.stack.processes)
+
+    def _ask(self, path: str, method: str = "GET") -> Any:
+        asked = urllib.request.Request(f"{self.run.stack.simulator_url}/_sim/{path}", method=method)
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            return json.load(answer)
+
+
+#: Where a request's time goes between the moments that its answer names, and at last to its consumer; from those with a
+#: star the provider's own time is taken out, as the provider saw it.
+STEPS = (
+    "created → admitted",
+    "admitted → started",
+    "started → finished*",
+    "created → finished*",
+    "finished → received",
+    "created → received*",
+)
+
+
+def added_ms(load: Load, provider_us: dict[str, int]) -> dict[str, list[float]]:
+    """Milliseconds of every completed answer by step; `provider_us` is the provider's time by attempt id."""
+    found: dict[str, list[float]] = {step: [] for step in STEPS}
+    for request_id, answer in load.answers.items():
+        if answer["outcome"] != "completed":
+            continue
+        provider = provider_us[answer["attempt_id"]]
+        created, admitted, started, finished = (
+            answer[f"{name}_at"] for name in ("created", "admitted", "started", "finished")
+        )
+        received = load.received_us[request_id]
+        spans = (
+            admitted - created, started - admitted, finished - started - provider, finished - created - provider,
+            received - finished, received - created - provider,
+        )  # fmt: skip
+        for step, microseconds in zip(STEPS, spans, strict=True):
+            found[step].append(microseconds / 1_000)
+    return found
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """The 50th and the 99th percentile."""
+    cuts = quantiles(values, n=100, method="inclusive")
+    return {"p50": cuts[49], "p99": cuts[98]}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The median of a measurement's rounds, and their least and most."""
+    return {"median": median(values), "least": min(values), "most": max(values)}
+
+
+def as_json(parity: Parity) -> dict[str, Any]:
+    """The parity with its verdict."""
+    return {**asdict(parity), "holds": parity.holds}
+
+
+def _bare_parity(sent: int, answers: int, provider_calls: int) -> dict[str, Any]:
+    holds = sent == answers == provider_calls
+    return {"sent": sent, "answers": answers, "provider_calls": provider_calls, "holds": holds}

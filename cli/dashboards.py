@@ -1,0 +1,246 @@
+"""Write the Grafana dashboards of `deploy/grafana/dashboards`: `python -m cli.dashboards` (or `--check`, which fails on drift).
+
+The ClickHouse dashboard says what calls cost and how they ended, by tenant and model; the Prometheus one how the workers
+do. A panel here is one line or two: its title, its unit and its queries.
+"""
+# ruff: noqa: S608
+# The statements are put together from constants of this file and are run by Grafana.
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grafana_foundation_sdk.builders import common as common_options
+from grafana_foundation_sdk.builders import dashboard, prometheus, stat, table, timeseries
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.variants import Dataquery
+from grafana_foundation_sdk.models.common import GraphDrawStyle, StackingMode
+from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh
+
+FOLDER = Path(__file__).parent.parent / "deploy" / "grafana" / "dashboards"
+
+#: The uids that deploy/grafana/provisioning gives the data sources.
+PROMETHEUS = DataSourceRef("prometheus", "prometheus")
+CLICKHOUSE = DataSourceRef("grafana-clickhouse-datasource", "clickhouse")
+
+#: What a ClickHouse panel looks at: the dashboard's time range and the chosen tenants.
+MINUTES = "$__timeFilter(minute) AND $__conditionalAll(tenant IN (${tenant:singlequote}), $tenant)"
+CREATED = "$__timeFilter(created_at) AND $__conditionalAll(tenant IN (${tenant:singlequote}), $tenant)"
+
+HEIGHT, HALF, QUARTER = 8, 12, 6
+
+
+class Sql(Dataquery):
+    """A query in the ClickHouse plugin's own form, which the SDK does not have.
+
+    https://github.com/grafana/clickhouse-datasource/blob/main/src/types/sql.ts
+    """
+
+    def __init__(self, sql: str, over_time: bool) -> None:
+        self._sql = sql
+        self._over_time = over_time
+
+    def to_json(self) -> dict[str, object]:
+        """The query as it stands in a dashboard; `format` 0 is a time series and 1 a table."""
+        kind, number = ("timeseries", 0) if self._over_time else ("table", 1)
+        return {
+            "datasource": {"type": CLICKHOUSE.type_val, "uid": CLICKHOUSE.uid}, "refId": "A", "pluginVersion": "4.0.0",
+            "editorType": "sql", "queryType": kind, "format": number, "rawSql": self._sql,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Built(Builder[Dataquery]):
+    query: Dataquery
+
+    def build(self) -> Dataquery:
+        return self.query
+
+
+def sql_over_time(title: str, unit: str, sql: str, bars: bool = False) -> timeseries.Panel:
+    """A ClickHouse query whose first column is the time; other texts name the series."""
+    panel = timeseries.Panel().title(title).unit(unit).min(0).datasource(CLICKHOUSE).span(HALF).height(HEIGHT)
+    if bars:
+        stacking = common_options.StackingConfig().mode(StackingMode.NORMAL)
+        panel = panel.draw_style(GraphDrawStyle.BARS).fill_opacity(80).stacking(stacking)
+    return panel.with_target(_Built(Sql(sql, over_time=True)))
+
+
+def sql_number(title: str, unit: str, sql: str) -> stat.Panel:
+    """A ClickHouse query with one number."""
+    panel = stat.Panel().title(title).unit(unit).datasource(CLICKHOUSE).span(QUARTER).height(4)
+    return panel.with_target(_Built(Sql(sql, over_time=False)))
+
+
+def sql_table(title: str, sql: str) -> table.Panel:
+    """A ClickHouse query as it is."""
+    panel = table.Panel().title(title).datasource(CLICKHOUSE).span(HALF).height(HEIGHT)
+    return panel.with_target(_Built(Sql(sql, over_time=False)))
+
+
+def metric(title: str, unit: str, **expressions: str) -> timeseries.Panel:
+    """PromQL expressions over time; a name stands for its legend, `_` shows what tells the series apart."""
+    panel = timeseries.Panel().title(title).unit(unit).min(0).datasource(PROMETHEUS).span(HALF).height(HEIGHT)
+    for name, expression in expressions.items():
+        query = prometheus.Dataquery().expr(expression).ref_id(name.upper())
+        panel = panel.with_target(query.legend_format(name if name != "_" else "__auto").datasource(PROMETHEUS))
+    return panel
+
+
+def _quantile(share: float, name: str, *by: str) -> str:
+    labels = ", ".join(("le", *by))
+    return f"histogram_quantile({share}, sum by ({labels}) (rate({name}_bucket[$__rate_interval])))"
+
+
+def _average(name: str) -> str:
+    return f"sum(rate({name}_sum[$__rate_interval])) / sum(rate({name}_count[$__rate_interval]))"
+
+
+def money() -> dashboard.Dashboard:
+    """Spend, calls, errors, tokens and latency, from ClickHouse."""
+    over = f"FROM usage_by_minute WHERE {MINUTES}"
+    by_time = "SELECT $__timeInterval(minute) AS time,"
+    tenants = (
+        dashboard.QueryVariable("tenant").label("Tenant").datasource(CLICKHOUSE).multi(True).include_all(True)
+        .query("SELECT DISTINCT tenant FROM usage_by_minute ORDER BY tenant").refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+    )  # fmt: skip
+    classes = ("input_uncached", "cache_read", "cache_write_5m", "cache_write_1h", "input_audio", "output_text",
+               "reasoning", "output_audio")  # fmt: skip
+    tokens = ", ".join(f"sum(tokens_{name}) AS {name}" for name in classes)
+    return (
+        _dashboard("Millstream: spend and answers", "millstream-spend", "now-24h").with_variable(tenants)
+        .with_row(dashboard.Row("Spend"))
+        .with_panel(sql_number("Spend", "currencyUSD", f"SELECT sum(cost_nano_usd) / 1e9 AS usd {over}"))
+        .with_panel(sql_number("Calls", "short", f"SELECT sum(calls) AS made {over}"))
+        .with_panel(sql_number("Calls without a known cost", "short", f"SELECT sum(calls_without_cost) AS unknown {over}"))
+        .with_panel(sql_number(
+            "Calls that failed", "percentunit",
+            f"SELECT sumIf(calls, status != 'succeeded') / greatest(sum(calls), 1) AS share {over}"))
+        .with_panel(sql_over_time(
+            "Spend by tenant", "currencyUSD",
+            f"{by_time} tenant, sum(cost_nano_usd) / 1e9 AS usd {over} GROUP BY time, tenant ORDER BY time", bars=True))
+        .with_panel(sql_over_time(
+            "Spend by model", "currencyUSD",
+            f"{by_time} concat(provider, '/', model) AS name, sum(cost_nano_usd) / 1e9 AS usd {over} "
+            "GROUP BY time, name ORDER BY time", bars=True))
+        .with_panel(sql_table(
+            "Models",
+            "SELECT provider, model, sum(calls) AS made, sum(cost_nano_usd) / 1e9 AS usd, "
+            f"sum(calls_without_cost) AS without_cost {over} GROUP BY provider, model ORDER BY usd DESC LIMIT 50"))
+        .with_panel(sql_table(
+            "Users",
+            "SELECT tenant, user, sum(calls) AS made, sum(cost_nano_usd) / 1e9 AS usd "
+            f"{over} GROUP BY tenant, user ORDER BY usd DESC LIMIT 50"))
+        .with_row(dashboard.Row("Answers"))
+        .with_panel(sql_over_time(
+            "Time of a call: p50, p95, p99", "s",
+            f"{by_time} provider, (quantilesTDigestMerge(0.5, 0.95, 0.99)(provider_us) AS q)[1] / 1e6 AS p50, "
+            f"q[2] / 1e6 AS p95, q[3] / 1e6 AS p99 {over} GROUP BY time, provider ORDER BY time"))
+        .with_panel(sql_over_time(
+            "Calls by how they ended", "short",
+            f"{by_time} status, sum(calls) AS made {over} GROUP BY time, status ORDER BY time", bars=True))
+        .with_panel(sql_over_time("Tokens by class", "short", f"{by_time} {tokens} {over} GROUP BY time ORDER BY time", bars=True))
+        .with_panel(sql_over_time(
+            "Errors by code", "short",
+            "SELECT $__timeInterval(created_at) AS time, error_code, count() AS calls FROM usage "
+            f"WHERE {CREATED} AND error_code != '' GROUP BY time, error_code ORDER BY time", bars=True))
+        .with_panel(sql_table(
+            "Errors by provider and model",
+            "SELECT provider, model, error_code, count() AS calls, max(created_at) AS latest FROM usage "
+            f"WHERE {CREATED} AND error_code != '' GROUP BY provider, model, error_code ORDER BY calls DESC LIMIT 50"))
+        .with_panel(sql_table(
+            "Models without a price",
+            "SELECT provider, model, count() AS calls, max(created_at) AS latest FROM usage "
+            f"WHERE {CREATED} AND cost_status = 'unpriced' GROUP BY provider, model ORDER BY calls DESC LIMIT 50"))
+        .with_panel(sql_table(
+            "Slowest requests",
+            "SELECT request_id, tenant, provider, model, attempts, dateDiff('millisecond', created_at, finished_at) AS ms "
+            f"FROM responses WHERE {CREATED} ORDER BY ms DESC LIMIT 20"))
+        .with_panel(sql_table(
+            "Dead letters",
+            "SELECT stage, reason, topic, count() AS records, max(failed_at) AS latest FROM dead_letters "
+            "WHERE $__timeFilter(failed_at) GROUP BY stage, reason, topic ORDER BY records DESC LIMIT 50"))
+    )  # fmt: skip
+
+
+def flow() -> dashboard.Dashboard:
+    """Lanes, ledger and sink, from Prometheus."""
+    rate = "[$__rate_interval]"
+    call, ledger, sink = "gen_ai_client_operation_duration_seconds", "millstream_ledger", "millstream_sink"
+    return (
+        _dashboard("Millstream: workers and flow", "millstream-flow", "now-3h")
+        .with_row(dashboard.Row("Stages"))
+        .with_panel(metric("Records finished", "cps", _=f"sum by (stage, outcome) (rate(millstream_records_total{rate})) > 0"))
+        .with_panel(metric("Records in flight", "short", _="sum by (stage) (millstream_in_flight)"))
+        .with_panel(metric("Oldest record in flight", "s", _="max by (stage) (millstream_oldest_unacknowledged_seconds)"))
+        .with_panel(metric("Dead letters", "short", _=f"sum by (stage, reason) (increase(millstream_dead_letters_total{rate})) > 0"))
+        .with_row(dashboard.Row("Lanes"))
+        .with_panel(metric(
+            "Slots in use", "percentunit",
+            _="sum by (provider) (millstream_lane_slots_in_use) / sum by (provider) (millstream_lane_slots)"))
+        .with_panel(metric("Time of a call, p95", "s", _=_quantile(0.95, call, "gen_ai_provider_name")))
+        .with_panel(metric("Calls", "cps", _=f"sum by (provider, status) (rate(millstream_provider_calls_total{rate})) > 0"))
+        .with_panel(metric("Provider errors", "cps", _=f"sum by (provider, code) (rate(millstream_provider_errors_total{rate})) > 0"))
+        .with_panel(metric("Retries", "cps", _=f"sum by (provider, reason) (rate(millstream_retries_total{rate}))"))
+        .with_panel(metric("Tokens", "cps", _=f"sum by (gen_ai_provider_name, gen_ai_token_type) (rate(gen_ai_client_token_usage_sum{rate}))"))
+        .with_panel(metric("Spend in an hour", "currencyUSD", _="sum by (provider) (increase(millstream_spend_usd_total[1h]))"))
+        .with_row(dashboard.Row("Ledger"))
+        .with_panel(metric(
+            "Time of a transaction", "s", p50=_quantile(0.5, f"{ledger}_transaction_seconds"),
+            p99=_quantile(0.99, f"{ledger}_transaction_seconds")))
+        .with_panel(metric("Entries of a transaction", "short", average=_average(f"{ledger}_batch_entries")))
+        .with_row(dashboard.Row("Sink"))
+        .with_panel(metric("Records not stored yet", "short", _=f"sum by (topic) ({sink}_lag_records)"))
+        .with_panel(metric("Oldest record not stored", "s", _=f"max by (topic) ({sink}_lag_seconds)"))
+        .with_panel(metric("Rows stored", "cps", _=f"sum by (table) (rate({sink}_rows_total{rate}))"))
+        .with_panel(metric("Bytes sent, compressed", "Bps", _=f"sum by (table) (rate({sink}_bytes_total{rate}))"))
+        .with_panel(metric(
+            "Time of an insert", "s", p50=_quantile(0.5, f"{sink}_insert_seconds"), p99=_quantile(0.99, f"{sink}_insert_seconds")))
+        .with_panel(metric("Age of a record when it is stored, p99", "s", p99=_quantile(0.99, f"{sink}_freshness_seconds")))
+        .with_panel(metric("Rows of an insert", "short", average=_average(f"{sink}_batch_rows")))
+        .with_panel(metric("Batches tried again", "cps", _=f"sum by (step) (rate({sink}_retries_total{rate}))"))
+        .with_row(dashboard.Row("Processes"))
+        .with_panel(metric("Processes that answer", "short", up='sum(up{job="millstream"})'))
+        .with_panel(metric("Memory", "bytes", _='process_resident_memory_bytes{job="millstream"}'))
+        .with_panel(metric("CPU", "percentunit", _=f'rate(process_cpu_seconds_total{{job="millstream"}}{rate})'))
+    )  # fmt: skip
+
+
+def _dashboard(title: str, uid: str, since: str) -> dashboard.Dashboard:
+    return dashboard.Dashboard(title).uid(uid).tags(["millstream"]).time(since, "now").refresh("30s").readonly()
+
+
+def generated() -> dict[Path, str]:
+    """Every dashboard file and the text it should hold."""
+    made = {FOLDER / "spend.json": money().build(), FOLDER / "flow.json": flow().build()}
+    for board in made.values():
+        for number, panel in enumerate(board.panels or (), 1):
+            panel.id_val = number
+    return {path: JSONEncoder(sort_keys=True, indent=2).encode(board) + "\n" for path, board in made.items()}
+
+
+def queries(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """The queries of a dashboard file, each after its panel's title."""
+    return [(panel["title"], target) for panel in json.loads(text)["panels"] for target in panel.get("targets", ())]
+
+
+def main() -> int:
+    stale = [path for path, text in generated().items() if not path.exists() or path.read_text() != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            print(f"deploy/grafana/dashboards/{path.name} is out of date: run `make dashboards` and commit the result.")
+        return 1 if stale else 0
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for path in stale:
+        path.write_text(generated()[path])
+    print(f"{len(stale)} dashboards changed.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""What a worker tells Prometheus about its stages, its provider calls and its ledger.
+
+Names follow OpenTelemetry's conventions for generative AI where these have one
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/), in Prometheus' spelling. No label holds a user, a tenant
+or an id: what a single one of them does is a question for ClickHouse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import get_args
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from config.monitoring import new_registry
+from core.errors import CODES
+from core.outcome import Drop, Emit, Fail, Outcome, Reject
+from schemas.events import AttemptReason, CallStatus, CostStatus, LlmUsage
+
+#: Bucket bounds as the conventions advise them: seconds of a call, tokens of a call.
+CALL_SECONDS = tuple(0.01 * 2**n for n in range(14))
+CALL_TOKENS = tuple(4**n for n in range(14))
+TRANSACTION_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+TRANSACTION_ENTRIES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+#: Callers may name any model of a compatible server; beyond this many a process counts the further ones as one.
+MOST_MODELS = 50
+OTHER_MODELS = "other"
+
+INPUT = ("input_uncached", "cache_read", "cache_write_5m", "cache_write_1h", "input_audio")
+OUTPUT = ("output_text", "reasoning", "output_audio")
+OUTCOMES: dict[type[Outcome], str] = {Emit: "emitted", Drop: "dropped", Reject: "rejected", Fail: "failed"}
+#: Why a stage rejects a record.
+REASONS = tuple(code for code in CODES if code == "caller_undecodable" or code.startswith("pipeline_"))
+
+
+class Metrics:
+    """The metrics of one worker process; `registry` holds them.
+
+    A series that could appear with its first event begins at 0 instead, so that `increase()` sees that event.
+    """
+
+    def __init__(self) -> None:
+        self.registry = registry = new_registry()
+        call = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+        self._tokens = cache(Histogram(
+            "gen_ai_client_token_usage", "Tokens of a provider call, as the provider reported them.",
+            (*call, "gen_ai_token_type"), registry=registry, buckets=CALL_TOKENS,
+        ).labels)  # fmt: skip
+        self._seconds = cache(Histogram(
+            "gen_ai_client_operation_duration_seconds", "Time from the start of a provider call to its end.",
+            (*call, "error_type"), registry=registry, buckets=CALL_SECONDS,
+        ).labels)  # fmt: skip
+        self._calls = cache(Counter(
+            "millstream_provider_calls_total", "Provider calls that ended, by how, and by what is known of their cost.",
+            ("provider", "status", "cost_status"), registry=registry,
+        ).labels)  # fmt: skip
+        self._spend = cache(Counter(
+            "millstream_spend_usd_total", "Known cost of provider calls, in USD; the exact sums are in ClickHouse.",
+            ("provider",), registry=registry,
+        ).labels)  # fmt: skip
+        self._errors = cache(Counter(
+            "millstream_provider_errors_total", "Provider calls that failed, by error code.",
+            ("provider", "code"), registry=registry,
+        ).labels)  # fmt: skip
+        self._retries = cache(Counter(
+            "millstream_retries_total", "Provider calls beyond the first one of their request.",
+            ("provider", "reason"), registry=registry,
+        ).labels)  # fmt: skip
+        self._records = cache(Counter(
+            "millstream_records_total", "Records that a stage has dealt with.", ("stage", "outcome"), registry=registry,
+        ).labels)  # fmt: skip
+        self._dead_letters = cache(Counter(
+            "millstream_dead_letters_total", "Records that became dead letters.", ("stage", "reason"), registry=registry,
+        ).labels)  # fmt: skip
+        self._in_flight = Gauge(
+            "millstream_in_flight", "Records that a stage has taken and not finished.", ("stage",), registry=registry,
+        )  # fmt: skip
+        self._oldest = Gauge(
+            "millstream_oldest_unacknowledged_seconds", "Age of the oldest record in flight.", ("stage",), registry=registry,
+        )  # fmt: skip
+        self._slots = Gauge(
+            "millstream_lane_slots_in_use", "Slots of a provider's lane that are taken.", ("provider",), registry=registry,
+        )  # fmt: skip
+        self._slots_most = Gauge(
+            "millstream_lane_slots", "Slots of a provider's lane.", ("provider",), registry=registry,
+        )  # fmt: skip
+        self._transaction_seconds = Histogram(
+            "millstream_ledger_transaction_seconds", "Time of one transaction of the ledger, its commit included.",
+            registry=registry, buckets=TRANSACTION_SECONDS,
+        )  # fmt: skip
+        self._transaction_entries = Histogram(
+            "millstream_ledger_batch_entries", "Entries that shared one transaction of the ledger.",
+            registry=registry, buckets=TRANSACTION_ENTRIES,
+        )  # fmt: skip
+        self._models: set[str] = set()
+
+    def add_stage(self, stage: str, in_flight: Callable[[], float], oldest: Callable[[], float]) -> None:
+        """Show a stage; the functions are asked when Prometheus reads the page."""
+        self._in_flight.labels(stage).set_function(in_flight)
+        self._oldest.labels(stage).set_function(oldest)
+        for outcome in OUTCOMES.values():
+            self._records(stage, outcome)
+        for reason in REASONS:
+            self._dead_letters(stage, reason)
+
+    def add_lane(self, provider: str, slots: int, in_use: Callable[[], float]) -> None:
+        """Show a provider's lane of `slots` slots; `in_use` is asked when Prometheus reads the page."""
+        self._slots_most.labels(provider).set(slots)
+        self._slots.labels(provider).set_function(in_use)
+        self._spend(provider)
+        for status in get_args(CallStatus):
+            for cost_status in get_args(CostStatus):
+                self._calls(provider, status, cost_status)
+        for reason in get_args(AttemptReason)[1:]:
+            self._retries(provider, reason)
+        for code in CODES:
+            if code.startswith("provider_"):
+                self._errors(provider, code)
+
+    def record_done(self, stage: str, outcome: Outcome) -> None:
+        """A stage has dealt with a record, and the broker has what follows from it."""
+        self._records(stage, OUTCOMES[type(outcome)]).inc()
+        if isinstance(outcome, Reject):
+            self._dead_letters(stage, outcome.code).inc()
+
+    def call_ended(self, fact: LlmUsage) -> None:
+        """A provider call ended, and the ledger knows."""
+        provider, error = fact["provider"], fact["error_code"]
+        call = ("chat", provider, self._bounded(fact["model"]))
+        tokens = fact["tokens"]
+        for kind, classes in (("input", INPUT), ("output", OUTPUT)):
+            reported = [count for name in classes if (count := tokens[name]) is not None]  # type: ignore[literal-required]
+            if reported:
+                self._tokens(*call, kind).observe(sum(reported))
+        if fact["provider_us"] is not None:
+            self._seconds(*call, error or "").observe(fact["provider_us"] / 1e6)
+        self._calls(provider, fact["status"], fact["cost_status"]).inc()
+        if fact["cost_nano_usd"]:
+            self._spend(provider).inc(fact["cost_nano_usd"] / 1e9)
+        if error:
+            self._errors(provider, error).inc()
+        if fact["attempt"] > 1:
+            self._retries(provider, fact["reason"]).inc()
+
+    def transaction_done(self, entries: int, seconds: float) -> None:
+        """A transaction of the ledger was committed."""
+        self._transaction_entries.observe(entries)
+        self._transaction_seconds.observe(seconds)
+
+    def _bounded(self, model: str) -> str:
+        if model in self._models:
+            return model
+        if len(self._models) >= MOST_MODELS:
+            return OTHER_MODELS
+        self._models.add(model)
+        return model

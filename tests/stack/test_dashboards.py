@@ -1,0 +1,112 @@
+"""The dashboards: as the code builds them, and every query of theirs run or parsed by what it is for."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from cli.dashboards import FOLDER, generated, queries
+from cli.running import Running
+from tests.promtool import PROMETHEUS, promtool
+from tests.stack.asking import ask, eventually, told
+from tests.stack.scrape import scrape, workers
+
+BOARDS = {path.name: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.json"))}
+SQL = [(title, query["rawSql"]) for text in BOARDS.values() for title, query in queries(text) if "rawSql" in query]
+PROMQL = [(title, query["expr"]) for text in BOARDS.values() for title, query in queries(text) if "expr" in query]
+
+
+def as_grafana_sends(sql: str) -> str:
+    """The statement with the ClickHouse plugin's macros replaced as the plugin does it, for the last hour and tenant acme.
+
+    https://github.com/grafana/clickhouse-datasource/blob/main/pkg/macros/macros.go
+    """
+    now = int(time.time())
+    sql = sql.replace("$__conditionalAll(tenant IN (${tenant:singlequote}), $tenant)", "tenant IN ('acme')")
+    between = rf"\1 >= toDateTime({now - 3_600}) AND \1 <= toDateTime({now + 60})"
+    sql = re.sub(r"\$__timeFilter\((\w+)\)", between, sql)
+    return re.sub(r"\$__timeInterval\((\w+)\)", r"toStartOfInterval(toDateTime(\1), INTERVAL 60 second)", sql)
+
+
+def rows(run: Running, sql: str) -> list[dict[str, object]]:
+    """What ClickHouse answers; AssertionError with its complaint."""
+    url = f"{run.settings.clickhouse_url}/?database={run.settings.clickhouse_database}&default_format=JSONEachRow"
+    try:
+        with urllib.request.urlopen(url, sql.encode(), timeout=30) as answer:
+            return [json.loads(line) for line in answer.read().decode().splitlines()]
+    except urllib.error.HTTPError as refused:
+        raise AssertionError(refused.read().decode()) from None
+
+
+@pytest.fixture(scope="module")
+def filled(pipeline: Running) -> Running:
+    """The pipeline after traffic of every kind that a panel shows: good, failed, unpriced, and junk."""
+    asked = [
+        told("One"),
+        told("Two", sim={"status": 400}),
+        told("Three", model="openai/gpt-unpriced"),
+        told("Four", model="anthropic/claude-sonnet-4-5"),
+    ]
+    answers = ask(pipeline, asked)
+    assert len(answers) == 4
+    ids = ", ".join(f"'{request['request_id']}'" for request in asked)
+    assert eventually(lambda: rows(pipeline, f"SELECT 1 FROM usage WHERE request_id IN ({ids}) HAVING count() = 4"))
+    assert eventually(lambda: rows(pipeline, f"SELECT 1 FROM responses WHERE request_id IN ({ids}) HAVING count() = 4"))
+    return pipeline
+
+
+def test_the_files_are_what_the_code_builds() -> None:
+    """Nobody edited a dashboard by hand or forgot `make dashboards`."""
+    assert {path.name: text for path, text in generated().items()} == BOARDS
+
+
+@pytest.mark.parametrize(("title", "sql"), SQL, ids=[title for title, _ in SQL])
+def test_a_clickhouse_panel_shows_something(filled: Running, title: str, sql: str) -> None:
+    """The panel's query is taken by ClickHouse and, after traffic of every kind, finds rows of plain values."""
+    sent = as_grafana_sends(sql)
+    assert "$" not in sent
+    found = rows(filled, sent)
+    # Whether there are dead letters is a matter of what ran before.
+    assert found or title == "Dead letters"
+    assert all(not isinstance(value, list | dict) for row in found for value in row.values())
+    if "$__timeInterval" in sql:
+        assert all(next(iter(row)) == "time" for row in found)
+
+
+def test_prometheus_parses_every_expression(tmp_path: Path) -> None:
+    """Each PromQL expression of a dashboard is one, by Prometheus' own parser."""
+    rules = [
+        {"record": f"panel:{number}", "expr": expression.replace("$__rate_interval", "1m")}
+        for number, (_, expression) in enumerate(PROMQL)
+    ]
+    path = tmp_path / "rules.yml"
+    path.write_text(json.dumps({"groups": [{"name": "dashboards", "rules": rules}]}))
+    promtool("check", "rules", path)
+
+
+def test_every_metric_that_is_asked_for_exists(filled: Running) -> None:
+    """Each name in a dashboard or an alert rule stands, with the labels it is selected by, on a running worker's page."""
+    labels: dict[str, set[str]] = {}
+    for worker in workers(filled):
+        for name, pairs in scrape(filled, worker):
+            labels.setdefault(name, set()).update(label for label, _ in pairs)
+    alerts = re.findall(r"expr: (?:\|-\n((?: {10,}.*\n)+)|(.*))", (PROMETHEUS / "alerts.yml").read_text("utf-8"))
+    expressions = [expression for _, expression in PROMQL] + [many or one for many, one in alerts]
+    assert len(expressions) > 30
+    for expression in expressions:
+        asked = re.findall(r"\b((?:millstream|gen_ai_client|process)_\w+)(?:\{([^}]*)\})?", expression)
+        for name, selector in asked:
+            if name in {label for found in labels.values() for label in found}:
+                continue
+            assert name in labels, f"No worker has the metric {name}: {expression}"
+            wanted = set(re.findall(r"(\w+)\s*(?:=|!=)", selector)) - {"job", "instance"}
+            assert wanted <= labels[name], f"{name} has no label {wanted - labels[name]}: {expression}"
+        grouped = {label for found in re.findall(r"by \(([^)]*)\)", expression) for label in found.split(", ")}
+        has = {label for name, _ in asked for label in labels.get(name, ())} | {"job", "instance"}
+        assert grouped <= has, f"Nothing has the label {grouped - has}: {expression}"

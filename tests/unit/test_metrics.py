@@ -1,0 +1,106 @@
+"""What the metrics of a worker promise to whoever stores them: few series, none missing at first, nothing invented."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from config.monitoring import metrics_page
+from core.errors import CODES
+from core.outcome import Drop, Emit, Reject
+from schemas.events import Tokens
+from sinks.metrics import SinkMetrics
+from streams.metrics import MOST_MODELS, Metrics
+from tests.promtool import promtool
+from tests.stack.sink_world import usage
+
+
+def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
+    """The samples of one name by the values of their labels, in the order of the labels' names."""
+    text = metrics_page(metrics.registry, "")[0].decode()
+    return {
+        tuple(value for _, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def fact(**changes: Any) -> Any:
+    return usage(random.Random(1), **changes)
+
+
+def test_models_without_end_make_no_series_without_end() -> None:
+    """Callers that name a new model each time fill a bounded number of series; every call is still counted."""
+    metrics = Metrics()
+    for number in range(3 * MOST_MODELS):
+        metrics.call_ended(fact(model=f"model-{number}"))
+    counts = samples(metrics, "gen_ai_client_operation_duration_seconds_count")
+    assert len(counts) == MOST_MODELS + 1
+    assert sum(counts.values()) == 3 * MOST_MODELS
+
+
+def test_a_call_that_a_crash_cut_off_has_no_time_no_tokens_and_no_cost() -> None:
+    """What nobody knows of a lost call is not shown as zero; that it was made is counted."""
+    metrics = Metrics()
+    nothing = dict.fromkeys(Tokens.__annotations__)
+    metrics.call_ended(
+        fact(
+            status="outcome_unknown", error_code="provider_outcome_unknown", tokens=nothing, provider_us=None,
+            cost_nano_usd=None, cost_status="unknown",
+        )
+    )  # fmt: skip
+    assert samples(metrics, "gen_ai_client_operation_duration_seconds_count") == {}
+    assert samples(metrics, "gen_ai_client_token_usage_count") == {}
+    assert samples(metrics, "millstream_spend_usd_total") == {}
+    assert samples(metrics, "millstream_provider_calls_total") == {("unknown", "openai", "outcome_unknown"): 1}
+
+
+def test_tokens_and_spend_are_sums_of_what_was_reported() -> None:
+    """Classes that were reported are added up by direction, a zero included, and money is in USD."""
+    metrics = Metrics()
+    tokens = dict.fromkeys(Tokens.__annotations__) | {"input_uncached": 5, "cache_read": 7, "output_text": 0}
+    metrics.call_ended(fact(model="gpt-5", tokens=tokens, cost_nano_usd=1_500_000_000))
+    call = ("chat", "openai", "gpt-5")
+    assert samples(metrics, "gen_ai_client_token_usage_sum") == {(*call, "input"): 12, (*call, "output"): 0}
+    assert samples(metrics, "millstream_spend_usd_total") == {("openai",): 1.5}
+
+
+def test_what_alerts_look_for_begins_at_zero() -> None:
+    """Dead letters, errors, retries, spend and calls have their series before the first event, so that a rise is seen."""
+    metrics = Metrics()
+    metrics.add_stage("admit", lambda: 3, lambda: 1.5)
+    metrics.add_lane("openai", 256, lambda: 2)
+    assert set(samples(metrics, "millstream_records_total").values()) == {0}
+    assert samples(metrics, "millstream_dead_letters_total")["pipeline_internal", "admit"] == 0
+    errors = samples(metrics, "millstream_provider_errors_total")
+    assert {code for code, _ in errors} == {code for code in CODES if code.startswith("provider_")}
+    assert samples(metrics, "millstream_retries_total") == {("openai", "retry"): 0, ("openai", "redelivery"): 0}
+    assert samples(metrics, "millstream_spend_usd_total") == {("openai",): 0}
+    assert samples(metrics, "millstream_provider_calls_total")["unpriced", "openai", "succeeded"] == 0
+    assert samples(metrics, "millstream_in_flight") == {("admit",): 3}
+    assert samples(metrics, "millstream_oldest_unacknowledged_seconds") == {("admit",): 1.5}
+    assert samples(metrics, "millstream_lane_slots_in_use") == {("openai",): 2}
+
+
+def test_outcomes_have_words_and_a_rejection_is_a_dead_letter() -> None:
+    """Each outcome of a stage is counted under its word."""
+    metrics = Metrics()
+    for outcome in (Emit(()), Emit(()), Drop("seen"), Reject("pipeline_internal", "It failed.")):
+        metrics.record_done("admit", outcome)
+    assert samples(metrics, "millstream_records_total") == {
+        ("emitted", "admit"): 2, ("dropped", "admit"): 1, ("rejected", "admit"): 1,
+    }  # fmt: skip
+    assert samples(metrics, "millstream_dead_letters_total") == {("pipeline_internal", "admit"): 1}
+
+
+def test_prometheus_has_nothing_to_say_against_the_page() -> None:
+    """Names, types and help texts are as Prometheus' own checker wants them."""
+    metrics = Metrics()
+    metrics.add_stage("admit", lambda: 3, lambda: 1.5)
+    metrics.add_lane("openai", 256, lambda: 2)
+    metrics.call_ended(fact())
+    for registry in (metrics.registry, SinkMetrics("127.0.0.1:9").registry):
+        promtool("check", "metrics", text=metrics_page(registry, "")[0].decode())
