@@ -17,6 +17,11 @@ COMMANDS = {
     "tail": "print the records of a topic as they come",
     "worker": "run the stage admit, complete or meter",
     "sink": "copy requests, responses, usage and dead letters into ClickHouse",
+    "report": "show spend, calls, errors, tokens and latency: in the terminal, as JSON, CSV or an HTML page",
+    "query": "run SQL on ClickHouse and print the answer",
+    "top": "watch lanes, lag, errors and spend live in the terminal",
+    "reconcile": "prove that requests, answers, ledger, usage, ClickHouse and the provider agree",
+    "grant-reader": "print or apply the SQL that lets somebody read one tenant's rows",
     "migrate": "create topics, tables and registered schemas; safe to run again",
     "demo": "run 300 requests through a local stack and prove that nothing was lost",
 }
@@ -53,7 +58,7 @@ def _run(arguments: list[str]) -> int:
         subparser = subparsers.add_parser(name, help=summary, description=summary, allow_abbrev=False)
         if name == wanted:
             # Only the command that runs is imported, so that `millstream --help` and each command start fast.
-            module = importlib.import_module(f"cli.{name}")
+            module = importlib.import_module(f"cli.{name.replace('-', '_')}")
             module.describe(subparser)
     parsed = parser.parse_args(arguments)
     if module is None:

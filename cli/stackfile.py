@@ -28,6 +28,18 @@ def stack_settings() -> Settings:
     return settings()
 
 
+def worker_pages() -> list[str]:
+    """Addresses of the metrics pages of this folder's running stack; none without one."""
+    pages = _running_stack().get("metrics")
+    return [str(page) for page in pages.values()] if isinstance(pages, dict) else []
+
+
+def simulator_url() -> str | None:
+    """Address of the provider simulator of this folder's running stack; None without one."""
+    url = _running_stack().get("simulator_url")
+    return str(url) if url else None
+
+
 def _running_stack() -> dict[str, Any]:
     """The stack file's content, empty when there is none or its processes are gone."""
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
@@ -14,6 +16,7 @@ from config.settings import SettingsError
 
 SQLITE_BUSY_SECONDS = 60.0
 SQLITE_PAUSE_SECONDS = 0.001
+_READING = "millstream_reading"
 
 
 def open_database(url: str) -> Engine:
@@ -44,6 +47,16 @@ def create_tables(engine: Engine) -> None:
     METADATA.create_all(engine)
 
 
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection on which everything read is of one moment, while others go on writing; it is for reading only."""
+    options: dict[str, Any] = {_READING: True}
+    if engine.dialect.name == "postgresql":
+        options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with engine.connect().execution_options(**options) as db:
+        yield db
+
+
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     # A write-ahead log lets other processes read during a write; NORMAL keeps every commit through a kill of the process
     # (https://sqlite.org/pragma.html#pragma_synchronous).
@@ -58,6 +71,10 @@ def _begin_sqlite(db: Connection) -> None:
     (https://sqlite.org/src/file/src/main.c, sqliteDefaultBusyCallback): with three writers, waits of a second were seen.
     """
     connection: Any = db.connection.dbapi_connection
+    if db.get_execution_options().get(_READING):
+        # Deferred: a snapshot of the write-ahead log, without the lock (https://sqlite.org/isolation.html).
+        connection.execute("BEGIN")
+        return
     ends = time.monotonic() + SQLITE_BUSY_SECONDS
     while time.monotonic() < ends:
         try:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, select, update
@@ -294,6 +295,59 @@ def totals(db: Connection) -> Totals:
     return Totals(int(money[0]), int(money[1]), int(money[2]), requests[0], requests[0] - requests[1], unsettled)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the ledger holds of one request: `attempts` are its ended calls as (number, settled, cost in nano-USD)."""
+
+    request_id: str
+    account: str
+    window: str
+    answered: bool
+    attempts: tuple[tuple[int, bool, int | None], ...]
+
+
+def held(db: Connection, ids: Iterable[str]) -> Iterator[Held]:
+    """What the ledger holds of these requests; one that it does not know, or has forgotten, is left out. Locks nothing."""
+    wanted = iter(ids)
+    while chunk := list(islice(wanted, 500)):
+        attempts: dict[str, list[tuple[int, bool, int | None]]] = defaultdict(list)
+        for row in db.execute(_ENDED_OF, {"ids": chunk}):
+            attempts[row.request_id].append((row.number, row.settled, row.cost_nano))
+        for row in db.execute(_HELD, {"ids": chunk}):
+            yield Held(row.request_id, row.account, row.window, row.answered, tuple(attempts[row.request_id]))
+
+
+@dataclass(frozen=True, slots=True)
+class Balance:
+    """An account in a month: what stands in its row, and what its requests, calls and adjustments add up to (nano-USD)."""
+
+    account: str
+    window: str
+    spent_nano: int
+    reserved_nano: int
+    settled_nano: int
+    held_nano: int
+
+
+def balances(db: Connection) -> list[Balance]:
+    """Every account beside the sums of what it is made of; requests that the ledger has forgotten are not among these."""
+    spent, settled, held = (defaultdict[tuple[str, str], int](int) for _ in range(3))
+    reserved: dict[tuple[str, str], int] = defaultdict(int)
+    for row in db.execute(select(ACCOUNTS)):
+        spent[row.account, row.window], reserved[row.account, row.window] = row.spent_nano, row.reserved_nano
+    own = (REQUESTS.c.account, REQUESTS.c.window)
+    for row in db.execute(select(*own, func.sum(REQUESTS.c.reserved_nano).label("nano")).group_by(*own)):
+        held[row.account, row.window] = int(row.nano)
+    costs = select(*own, func.sum(ATTEMPTS.c.cost_nano).label("nano")).select_from(
+        REQUESTS.join(ATTEMPTS, ATTEMPTS.c.request_id == REQUESTS.c.request_id)
+    )
+    for row in db.execute(costs.where(ATTEMPTS.c.settled).group_by(*own)):
+        settled[row.account, row.window] = int(row.nano or 0)
+    return [
+        Balance(*key, spent[key], reserved[key], settled[key], held[key]) for key in sorted({*spent, *settled, *held})
+    ]
+
+
 def _requests(db: Connection, ids: Iterable[str]) -> Sequence[Row[Any]]:
     """The rows of these requests, locked in one order, so that two transactions cannot wait for each other."""
     return db.execute(_REQUESTS_OF, {"ids": sorted(set(ids))}).all()
@@ -369,6 +423,12 @@ _REQUESTS_OF = (
 _ATTEMPTS_OF = (
     select(ATTEMPTS).where(ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True))).order_by(ATTEMPTS.c.number)
 )
+_ENDED_OF = select(ATTEMPTS.c.request_id, ATTEMPTS.c.number, ATTEMPTS.c.settled, ATTEMPTS.c.cost_nano).where(
+    ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True)), ATTEMPTS.c.ended_at.is_not(None)
+)
+_HELD = select(
+    REQUESTS.c.request_id, REQUESTS.c.account, REQUESTS.c.window, REQUESTS.c.answer.is_not(None).label("answered")
+).where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True)))
 _ADMIT = insert(REQUESTS)
 _BEGIN = insert(ATTEMPTS)
 _THIS_ATTEMPT = (ATTEMPTS.c.request_id == bindparam("of"), ATTEMPTS.c.number == bindparam("nr"))

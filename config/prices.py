@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -29,10 +30,71 @@ PRICE_KEYS: dict[TokenClass, str] = {
 }
 
 
+GEMINI_AUDIO: tuple[tuple[TokenClass, TokenClass], ...] = (
+    ("input_audio", "input_uncached"),
+    ("output_audio", "output_text"),
+)
+
+
 def _tiers(price: Decimal | TieredPrices) -> tuple[Tier, ...]:
     if isinstance(price, TieredPrices):
         return (Tier(0, price.base), *(Tier(t.start, t.price) for t in sorted(price.tiers, key=lambda t: t.start)))
     return (Tier(0, price),)
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """Prices that stand on the provider's page and not in the package, in force until a day (None: still).
+
+    `models` is a pattern of names such as `openai/o3`, as asked for or as the package calls the model.
+    """
+
+    models: str
+    prices: dict[TokenClass, tuple[Tier, ...]]
+    until: date | None = None
+
+
+def _flat(usd_per_mtok: str) -> tuple[Tier, ...]:
+    return (Tier(0, Decimal(usd_per_mtok)),)
+
+
+def _long(tokens: int, up_to: str, above: str) -> tuple[Tier, ...]:
+    return (Tier(0, Decimal(up_to)), Tier(tokens, Decimal(above)))
+
+
+#: Each is shown by a case in tests/golden, which names its source.
+CORRECTIONS = (
+    Correction("openai/gpt-4o-audio-preview", {"input_audio": _flat("40"), "output_audio": _flat("80")}),
+    Correction("openai/gpt-4o-mini-audio-preview", {"input_audio": _flat("10"), "output_audio": _flat("20")}),
+    Correction("openai/o3", {"cache_read": _flat("2.5")}, date(2025, 6, 10)),
+    Correction(
+        "anthropic/claude-sonnet-4-0",
+        {
+            "input_uncached": _long(200_000, "3", "6"), "cache_read": _long(200_000, "0.3", "0.6"),
+            "cache_write_5m": _long(200_000, "3.75", "7.5"), "cache_write_1h": _long(200_000, "6", "12"),
+            "output_text": _long(200_000, "15", "22.5"),
+        },
+    ),
+    Correction("anthropic/claude-sonnet-5-5", {"cache_read": _flat("0.2")}, date(2026, 10, 7)),
+    Correction(
+        "google/gemini-1.5-flash-8b*",
+        {
+            "input_uncached": _long(128_000, "0.0375", "0.075"), "input_audio": _long(128_000, "0.0375", "0.075"),
+            "cache_read": _long(128_000, "0.01", "0.02"), "output_text": _long(128_000, "0.15", "0.3"),
+        },
+    ),
+)  # fmt: skip
+
+
+def _corrected(names: tuple[str, str], day: date) -> dict[TokenClass, tuple[Tier, ...]]:
+    """The corrections for a model on a day."""
+    return {
+        name: price
+        for correction in CORRECTIONS
+        if any(fnmatchcase(name, correction.models) for name in names)
+        and (correction.until is None or day < correction.until)
+        for name, price in correction.prices.items()
+    }
 
 
 @lru_cache(maxsize=10_000)
@@ -44,7 +106,14 @@ def price_on(provider: str, model: str, day: int) -> Price | None:
     except LookupError:
         return None
     prices = {name: getattr(found.model_price, key, None) for name, key in PRICE_KEYS.items()}
-    return Price({name: _tiers(price) for name, price in prices.items() if price is not None}, SOURCE, day)
+    tiers = {name: _tiers(price) for name, price in prices.items() if price is not None}
+    if provider == "google":
+        # Gemini's page names audio only where it has a price of its own: https://ai.google.dev/gemini-api/docs/pricing
+        for audio, text in GEMINI_AUDIO:
+            if text in tiers:
+                tiers.setdefault(audio, tiers[text])
+    corrections = _corrected((f"{provider}/{found.model.id}", f"{provider}/{model}"), noon.date())
+    return Price(tiers | corrections, f"{SOURCE}, corrected" if corrections else SOURCE, day)
 
 
 @lru_cache(maxsize=1)

@@ -22,6 +22,9 @@ from schemas.events import (
     Outcome,
 )  # fmt: skip
 
+#: Begins the price source of a call that the provider charges for by prices that are not known, before what these are.
+NO_PRICE = "no price: "
+
 WHO = ("tenant", "user", "api_key_id", "project", "tags", "task", "plan")
 
 
@@ -59,7 +62,7 @@ def _result(result: Reply | ProviderError | None) -> tuple[CallStatus, Error | N
 
 def _cost(result: Reply | ProviderError | None, reply: Reply | None, price: Price | None) -> Cost:
     if reply is not None:
-        return cost_of(reply.tokens, price)
+        return cost_of(reply.tokens, None if reply.terms else price)
     if isinstance(result, ProviderError) and result.charged == "no":
         return NOTHING_CHARGED
     return NOT_KNOWN
@@ -72,6 +75,7 @@ def usage(
     request = call["request"]
     status, failure, reply = _result(result)
     cost = _cost(result, reply, price)
+    terms = reply.terms if reply else None
     ended = result is not None
     fact: dict[str, Any] = dict(
         attempt_id=attempt.attempt_id,
@@ -92,8 +96,8 @@ def usage(
         cost_nano_usd=cost.total,
         cost_status=cost.status,
         reserved_nano_usd=call["reserved_nano_usd"],
-        price_source=price.source if price else None,
-        price_date=price.day if price else None,
+        price_source=f"{NO_PRICE}{terms}" if terms else price.source if price else None,
+        price_date=price.day if price and not terms else None,
         provider_usage=reply.provider_usage if reply else None,
         queue_us=max(0, attempt.started_at - request["created_at"]),
         first_token_us=None,

@@ -2,7 +2,8 @@
 
 A class of tokens costs its count times the model's price for that class, rounded half to even to a whole nano-USD; the call
 costs the sum of its classes. A class without a price of its own is charged as `FALLBACK` says, which is how the providers'
-price pages read: thinking is billed as output, a cache write without a price as plain input.
+price pages read: thinking is billed as output, what is read from a cache or written to it without a price as plain input.
+Audio and writes of an hour are dearer than what stands beside them, so without a price of their own they are unpriced.
 """
 
 from __future__ import annotations
@@ -27,10 +28,7 @@ TOKEN_CLASSES: tuple[TokenClass, ...] = (*INPUT_CLASSES, *OUTPUT_CLASSES)
 FALLBACK: dict[TokenClass, TokenClass] = {
     "cache_read": "input_uncached",
     "cache_write_5m": "input_uncached",
-    "cache_write_1h": "cache_write_5m",
-    "input_audio": "input_uncached",
     "reasoning": "output_text",
-    "output_audio": "output_text",
 }
 
 #: Nano-USD per token for one USD per million tokens.

@@ -17,7 +17,8 @@ class Reply:
     """One provider's answer: its parts, why it ended, who served it and what it used.
 
     `finish_reason` is `stop`, `length`, `tool_calls`, `content_filter` or `other`; `provider_usage` is the usage as the
-    provider reported it, JSON in text, or None where it reported none.
+    provider reported it, JSON in text, or None where it reported none. `terms` says what the provider charges for by other
+    prices than the model's standard ones, such as `service tier priority`; None where nothing.
     """
 
     output: tuple[ContentPart, ...]
@@ -26,6 +27,7 @@ class Reply:
     provider_response_id: str | None
     tokens: Tokens
     provider_usage: str | None
+    terms: str | None = None
 
 
 def text_part(text: str) -> ContentPart:

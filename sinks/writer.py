@@ -14,7 +14,8 @@ from clickhouse_connect.driver.compression import get_compressor
 from clickhouse_connect.driver.insert import InsertContext
 
 from config.settings import Settings
-from sinks.rows import FACTS, columns_of
+from sinks import bodies
+from sinks.rows import FACTS, Column, columns_of
 
 COMPRESSION = "zstd"
 CONNECT_SECONDS = 5
@@ -57,7 +58,8 @@ class Writer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: Client | None = None
-        self._tables = {fact.table: _Table(fact.table, fact.record) for fact in FACTS}
+        self._tables = {fact.table: _Table(fact.table, columns_of(fact.record)) for fact in FACTS}
+        self._tables[bodies.TABLE] = _Table(bodies.TABLE, bodies.COLUMNS)
 
     def encoded(self, table: str, columns: Sequence[list[Any]]) -> bytes:
         """One batch, given as a list of values a column, as `insert` sends it.
@@ -103,8 +105,7 @@ class _Table:
     https://clickhouse.com/docs/interfaces/formats/Native
     """
 
-    def __init__(self, table: str, record: str) -> None:
-        columns = columns_of(record)
+    def __init__(self, table: str, columns: Sequence[Column]) -> None:
         names = [column.name for column in columns]
         types = [get_from_name(column.type) for column in columns]
         heads = [_text(name) + _text(kind.insert_name) for name, kind in zip(names, types, strict=True)]

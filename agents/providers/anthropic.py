@@ -14,8 +14,10 @@ from agents.providers.base import (
     fields,
     less,
     system_text,
+    terms_text,
     texts,
     tool_call_part,
+    unlike,
     usage_json,
     used_only,
     with_options,
@@ -79,7 +81,7 @@ def translate_response(body: dict[str, Any]) -> Reply:
     LookupError, TypeError or AttributeError when the body has another shape.
     """
     reason = body["stop_reason"]
-    used = used_only(usage_of(body), body.get("usage"), body.get("model"), body.get("id"))
+    used = used_only(usage_of(body), body.get("usage"), body.get("model"), body.get("id"), terms_of(body))
     if reason == "refusal":
         said = fields(body.get("stop_details")).get("explanation") or "stop_reason is refusal"
         raise ProviderError(error("provider_content_refused", f"The model refused to answer: {said}"), "maybe", used)
@@ -93,6 +95,7 @@ def translate_response(body: dict[str, Any]) -> Reply:
         provider_response_id=body.get("id"),
         tokens=usage_of(body),
         provider_usage=usage_json(body.get("usage")),
+        terms=terms_of(body),
     )
 
 
@@ -132,6 +135,20 @@ def usage_of(body: dict[str, Any]) -> Tokens:
     )
 
 
+def terms_of(body: dict[str, Any]) -> str | None:
+    """What of a `message` has prices of its own: another service tier, fast mode, inference in one country, searches.
+
+    https://platform.claude.com/docs/en/about-claude/pricing
+    """
+    usage = fields(body.get("usage"))
+    return terms_text(
+        unlike("service tier", usage.get("service_tier"), "standard"),
+        unlike("speed", usage.get("speed"), "standard"),
+        unlike("inference in", usage.get("inference_geo"), "global", "not_available"),
+        "web search" if count(fields(usage.get("server_tool_use")).get("web_search_requests")) else None,
+    )
+
+
 class AnthropicSdk:
     """The `anthropic` SDK over aiohttp, handing bytes through."""
 
@@ -164,6 +181,6 @@ class AnthropicSdk:
 def provider(settings: ProviderSettings) -> HttpProvider:
     """Anthropic; each call ends with `provider_auth` while there is no key."""
     return HttpProvider(settings, Api(
-        translate_request, translate_response, usage_of,
+        translate_request, translate_response, usage_of, terms_of,
         lambda s: AnthropicSdk(s.api_key or "", s.base_url), (anthropic.APIError,),
     ))  # fmt: skip

@@ -70,9 +70,23 @@ def with_options(body: dict[str, Any], call: LlmCall, reserved: frozenset[str]) 
     return body
 
 
+#: What a call may ask for without becoming dearer than its reservation, by the option's name.
+NOT_DEARER = {
+    "servicetier": ("auto", "default", "flex", "standard", "standard_only"),
+    "speed": ("standard",),
+    "inferencegeo": ("global",),
+}
+
+
 def _refuse_reserved(options: Mapping[str, Any], reserved: frozenset[str], path: str) -> None:
     for name, value in options.items():
-        if name.replace("_", "").lower() in reserved:
+        simple = name.replace("_", "").lower()
+        if simple in NOT_DEARER and value not in NOT_DEARER[simple]:
+            message = (
+                f"{path} may set {name!r} to one of {', '.join(NOT_DEARER[simple])}; anything else has other prices."
+            )
+            raise ProviderError(error("caller_invalid_request", message), "no")
+        if simple in reserved:
             message = f"{path} may not set {name!r}; use the request's own fields (model, messages, parameters)."
             raise ProviderError(error("caller_invalid_request", message), "no")
         if name.replace("_", "").lower() == "generationconfig" and isinstance(value, dict):
@@ -123,8 +137,20 @@ def usage_json(usage: object) -> str | None:
     return None if usage is None else orjson.dumps(usage).decode()
 
 
-def used_only(tokens: Tokens, usage: object, model: str | None, response_id: str | None) -> Reply | None:
+def used_only(
+    tokens: Tokens, usage: object, model: str | None, response_id: str | None, terms: str | None
+) -> Reply | None:
     """A reply that holds nothing but what a failed call used; None where the provider reported no tokens."""
     if all(reported is None for reported in tokens.values()):
         return None
-    return Reply((), "other", model, response_id, tokens, usage_json(usage))
+    return Reply((), "other", model, response_id, tokens, usage_json(usage), terms)
+
+
+def terms_text(*special: str | None) -> str | None:
+    """What of a call has prices of its own, in words; None where nothing has."""
+    return ", ".join(each for each in special if each) or None
+
+
+def unlike(name: str, value: object, *standard: str) -> str | None:
+    """`name` and a value that was reported and is none of the standard ones; None for a standard one."""
+    return f"{name} {value}" if value and value not in standard else None

@@ -50,11 +50,12 @@ class Sdk(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """A provider's HTTP API: three pure translations, and the SDK that carries them, built with a key."""
+    """A provider's HTTP API: four pure translations, and the SDK that carries them, built with a key."""
 
     translate_request: Callable[[LlmCall], dict[str, Any]]
     translate_response: Callable[[dict[str, Any]], Reply]
     usage_of: Callable[[dict[str, Any]], Tokens]
+    terms_of: Callable[[dict[str, Any]], str | None]
     sdk: Callable[[ProviderSettings], Sdk]
     sdk_errors: tuple[type[Exception], ...]
 
@@ -132,7 +133,7 @@ class HttpProvider:
 
     def _used(self, body: dict[str, Any]) -> Reply | None:
         usage = body.get("usage", body.get("usageMetadata"))
-        return used_only(self._api.usage_of(body), usage, None, None)
+        return used_only(self._api.usage_of(body), usage, None, None, self._api.terms_of(body))
 
     def _from_exception(self, raised: Exception, timeout: float) -> ProviderError:
         settings = self._settings

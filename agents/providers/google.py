@@ -16,8 +16,10 @@ from agents.providers.base import (
     fields,
     less,
     system_text,
+    terms_text,
     texts,
     tool_call_part,
+    unlike,
     usage_json,
     used_only,
     with_options,
@@ -83,7 +85,7 @@ def translate_response(body: dict[str, Any]) -> Reply:
     reason, usage = candidate.get("finishReason"), body.get("usageMetadata")
     if reason in REFUSED:
         said = candidate.get("finishMessage") or f"finishReason is {reason}"
-        used = used_only(usage_of(body), usage, body.get("modelVersion"), body.get("responseId"))
+        used = used_only(usage_of(body), usage, body.get("modelVersion"), body.get("responseId"), terms_of(body))
         raise ProviderError(error("provider_content_refused", f"The answer was blocked: {said}"), "maybe", used)
     output = tuple(_parts(fields(candidate.get("content"))))
     finish = FINISH.get(reason, "other")
@@ -94,6 +96,7 @@ def translate_response(body: dict[str, Any]) -> Reply:
         provider_response_id=body.get("responseId"),
         tokens=usage_of(body),
         provider_usage=usage_json(usage),
+        terms=terms_of(body),
     )
 
 
@@ -138,6 +141,25 @@ def usage_of(body: dict[str, Any]) -> Tokens:
             "reasoning": count(usage.get("thoughtsTokenCount")),
             "output_audio": audio_out,
         }
+    )
+
+
+def terms_of(body: dict[str, Any]) -> str | None:
+    """What of a `GenerateContentResponse` has prices of its own: another service tier, cached audio, images made, searches.
+
+    https://ai.google.dev/gemini-api/docs/pricing and https://ai.google.dev/gemini-api/docs/optimization
+    """
+    usage = fields(body.get("usageMetadata"))
+    made = usage.get("candidatesTokensDetails")
+    modalities = {fields(detail).get("modality") for detail in (made if isinstance(made, list) else ())}
+    candidates = body.get("candidates")
+    grounded = [fields(each).get("groundingMetadata") for each in (candidates if isinstance(candidates, list) else ())]
+    return terms_text(
+        unlike("service tier", str(usage.get("serviceTier") or "").lower(), "standard", "unspecified"),
+        unlike("traffic", usage.get("trafficType"), "ON_DEMAND", "TRAFFIC_TYPE_UNSPECIFIED"),
+        "cached audio" if _audio(usage.get("cacheTokensDetails")) else None,
+        "images made" if "IMAGE" in modalities else None,
+        "web search" if any(fields(each).get("webSearchQueries") for each in grounded) else None,
     )
 
 
@@ -186,6 +208,6 @@ def _path(model: str) -> str:
 def provider(settings: ProviderSettings) -> HttpProvider:
     """Gemini; each call ends with `provider_auth` while there is no key."""
     return HttpProvider(settings, Api(
-        translate_request, translate_response, usage_of,
+        translate_request, translate_response, usage_of, terms_of,
         lambda s: GoogleSdk(s.api_key or "", s.base_url), (errors.APIError, json.JSONDecodeError),
     ))  # fmt: skip

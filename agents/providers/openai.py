@@ -17,8 +17,10 @@ from agents.providers.base import (
     count,
     fields,
     less,
+    terms_text,
     texts,
     tool_call_part,
+    unlike,
     usage_json,
     used_only,
     with_options,
@@ -66,7 +68,7 @@ def translate_response(body: dict[str, Any]) -> Reply:
     choice = body["choices"][0]
     message = choice["message"]
     reason = choice.get("finish_reason")
-    used = used_only(usage_of(body), body.get("usage"), body.get("model"), body.get("id"))
+    used = used_only(usage_of(body), body.get("usage"), body.get("model"), body.get("id"), terms_of(body))
     if choice.get("error"):
         said = fields(choice["error"]).get("message", "no reason given")
         raise ProviderError(error("provider_bad_answer", f"The answer broke off with an error: {said}"), "maybe", used)
@@ -80,6 +82,7 @@ def translate_response(body: dict[str, Any]) -> Reply:
         provider_response_id=body.get("id"),
         tokens=usage_of(body),
         provider_usage=usage_json(body.get("usage")),
+        terms=terms_of(body),
     )
 
 
@@ -121,6 +124,21 @@ def usage_of(body: dict[str, Any]) -> Tokens:
     )
 
 
+def terms_of(body: dict[str, Any]) -> str | None:
+    """What of a `chat.completion` has prices of its own: another service tier, searches, cached tokens that may be audio.
+
+    `service_tier` is the tier that served the request, whatever was asked for
+    (https://platform.openai.com/docs/api-reference/chat/object). A search model is charged by the call as well
+    (https://developers.openai.com/api/docs/pricing).
+    """
+    read_from = fields(fields(body.get("usage")).get("prompt_tokens_details"))
+    return terms_text(
+        unlike("service tier", body.get("service_tier"), "default"),
+        "web search" if "-search-" in str(body.get("model")) else None,
+        "cached audio" if count(read_from.get("cached_tokens")) and count(read_from.get("audio_tokens")) else None,
+    )
+
+
 class OpenAISdk:
     """The `openai` SDK over aiohttp, handing bytes through; its own JSON and models cost more than the whole transport."""
 
@@ -155,6 +173,6 @@ class OpenAISdk:
 def provider(settings: ProviderSettings) -> HttpProvider:
     """OpenAI; each call ends with `provider_auth` while there is no key."""
     return HttpProvider(settings, Api(
-        translate_request, translate_response, usage_of,
+        translate_request, translate_response, usage_of, terms_of,
         lambda s: OpenAISdk(s.api_key or "", s.base_url), (openai.APIError,),
     ))  # fmt: skip

@@ -11,7 +11,7 @@ import openai
 
 from agents.providers import openai as openai_api
 from agents.providers.exchange import Api, HttpProvider
-from agents.providers.openai import OpenAISdk, translate_response, usage_of
+from agents.providers.openai import OpenAISdk, terms_of, translate_response, usage_of
 from config.settings import ProviderSettings, SettingsError
 from schemas.events import LlmCall
 
@@ -40,8 +40,8 @@ def provider(settings: ProviderSettings) -> HttpProvider:
             f"The provider {settings.name} needs the address of its server; set MILLSTREAM_OPENAI_COMPATIBLE_BASE_URL, "
             "such as http://127.0.0.1:8000/v1."
         )
-    api = Api(translate_request, translate_response, usage_of, _sdk, (openai.APIError,))
+    api = Api(translate_request, translate_response, usage_of, terms_of, _sdk, (openai.APIError,))
     return HttpProvider(settings, api, key_needed=False)
 
 
-__all__ = ["provider", "translate_request", "translate_response", "usage_of"]
+__all__ = ["provider", "terms_of", "translate_request", "translate_response", "usage_of"]

@@ -10,7 +10,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from local.clickhouse import ClickHouseServer
 from schemas.cloudevents import CE_ID, headers
 from schemas.codec import Codec, Undecodable
 from schemas.events import Tokens
+from sinks.consumer import GROUP
 from sinks.tables import migrate_clickhouse
 from sinks.writer import connect
 from tests.examples import NOON
@@ -40,6 +41,8 @@ run(Settings.model_validate_json(sys.argv[1]), stop.is_set, Codec())
 """
 TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
 MINUTE = 60_000_000
+#: A minute and a half before November 2026 ends, in microseconds since 1970.
+MONTH_END = 1_796_083_200_000_000 - 90_000_000
 DIMENSIONS = ("tenant", "user", "project", "task", "provider", "model", "status")
 
 
@@ -51,10 +54,10 @@ def eventually(holds: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.1)
 
 
-def usage(rng: random.Random, **changes: Any) -> dict[str, Any]:
-    """A usage event with random dimensions, tokens and cost."""
+def usage(rng: random.Random, around: Sequence[int] = (NOON,), **changes: Any) -> dict[str, Any]:
+    """A usage event with random dimensions, tokens and cost, created within three minutes after one of the times."""
     nothing = dict.fromkeys(Tokens.__annotations__)
-    created = NOON + rng.randrange(3 * MINUTE)
+    created = rng.choice(around) + rng.randrange(3 * MINUTE)
     return {
         "attempt_id": str(uuid.UUID(int=rng.getrandbits(128))), "request_id": str(uuid.UUID(int=rng.getrandbits(128))),
         "tenant": rng.choice(("acme", "globex")), "user": rng.choice((None, "ana", "bo")), "api_key_id": None,
@@ -68,6 +71,9 @@ def usage(rng: random.Random, **changes: Any) -> dict[str, Any]:
         "total_us": None, "created_at": created, "admitted_at": created + 1, "started_at": created + 2,
         "first_token_at": None, "finished_at": created + 3, **changes,
     }  # fmt: skip
+
+
+MakeWorld = Callable[..., "World"]
 
 
 @dataclass
@@ -88,7 +94,7 @@ class World:
         name = f"t{uuid.uuid4().hex[:8]}"
         settings = Settings(
             kafka_bootstrap=kafka.bootstrap, clickhouse_url=clickhouse.url, clickhouse_database=name,
-            topic_prefix=f"{name}.", session_timeout_seconds=1.0, sink_batch_seconds=0.2, **changes,
+            topic_prefix=f"{name}.", session_timeout_seconds=1.0, **{"sink_batch_seconds": 0.2, **changes},
         )  # fmt: skip
         migrate_clickhouse(settings)
         admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
@@ -115,6 +121,13 @@ class World:
         if self.client is not None:
             self.client.close()
 
+    def drop(self) -> None:
+        """Remove the topics and the tables."""
+        self.rows("DROP DATABASE {name:Identifier}", name=self.settings.clickhouse_database)
+        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap})
+        for dropped in admin.delete_topics([t.on(self.settings.topic_prefix) for t in all_topics(())]).values():
+            dropped.result()
+
     def send(self, record: str, topic: str, event: dict[str, Any], ce_id: str, key: str | None = None) -> None:
         """Produce one event."""
         value = self.codec.encode(record, event)
@@ -125,11 +138,11 @@ class World:
         self.producer.produce(self.settings.topic_prefix + topic, value, key=key.encode(), headers=header)
         self.producer.poll(0)
 
-    def send_usage(self, rng: random.Random, count: int, again: float = 0.0) -> None:
+    def send_usage(self, rng: random.Random, count: int, again: float = 0.0, around: Sequence[int] = (NOON,)) -> None:
         """Produce `count` usage events, a share `again` of them a second time a little later."""
         later: list[dict[str, Any]] = []
         for _ in range(count):
-            event = usage(rng)
+            event = usage(rng, around)
             self.send("LlmUsage", USAGE.name, event, event["attempt_id"])
             if rng.random() < again:
                 later.append(event)
@@ -173,12 +186,22 @@ class World:
             self.client = connect(self.settings)
         return [tuple(row) for row in self.client.query(sql, parameters).result_rows]
 
+    def stored_up_to_the_end(self) -> bool:
+        """Whether the sink has committed every usage event that stands in the log now."""
+        settings, name = self.settings, self.settings.topic_prefix + USAGE.name
+        reader = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": settings.topic_prefix + GROUP})
+        places = [TopicPartition(name, number) for number in reader.list_topics(name).topics[name].partitions]
+        committed = reader.committed(places, timeout=10)
+        done = all(p.offset == reader.get_watermark_offsets(p)[1] and not p.metadata for p in committed)
+        reader.close()
+        return done
+
     def count(self, table: str = "usage") -> int:
         """Rows of a table."""
         return int(self.rows("SELECT count() FROM {table:Identifier}", table=table)[0][0])
 
     def assert_store_equals_log(self) -> None:
-        """Facts and rollup hold exactly what the log holds."""
+        """Facts and rollups hold exactly what the log holds."""
         facts = self.usage_of_the_log()
         stored = self.rows(
             "SELECT kafka_partition, kafka_offset, ce_id, request_id, user, tokens_input_uncached, cost_nano_usd, "
@@ -203,3 +226,13 @@ class World:
             "GROUP BY minute, tenant, user, project, task, provider, model, status"
         )
         assert {row[:8]: row[8:] for row in rollup} == {key: (calls[key], tokens[key], cost[key]) for key in calls}
+        for name, begins in (("hour", "toStartOfHour"), ("day", "toDate")):
+            figures = "tenant, user, model, status, sum(calls), sum(tokens_input_uncached), sum(cost_nano_usd)"
+            by = "GROUP BY time, tenant, user, model, status ORDER BY time, tenant, user, model, status"
+            coarse = self.rows(f"SELECT {name} AS time, {figures} FROM usage_by_{name} {by}")
+            assert coarse == self.rows(f"SELECT {begins}(minute) AS time, {figures} FROM usage_by_minute {by}")
+        hours, timed = (
+            self.rows(f"SELECT hour, tenant, model, sum(calls) FROM {table} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3")
+            for table in ("usage_by_hour", "latency_by_hour")
+        )
+        assert timed == hours

@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE
-from local.broker import KafkaBroker
-from local.clickhouse import ClickHouseServer
 from schemas.cloudevents import headers
 from schemas.jsonform import from_json
+from sinks.batch import prepare
+from sinks.partition import Batch, Partition, event_id
 from sinks.rows import FACTS, columns_of, values_of
 from sinks.tables import SchemaBehind, migrate_clickhouse, require_current_schema, schema_version
+from sinks.window import Window
 from sinks.writer import INSERT_SETTINGS, Writer, connect
 from tests.examples import NOON, request
-from tests.stack.sink_world import TRACE, World, eventually, usage
+from tests.stack.sink_world import TRACE, MakeWorld, World, eventually, usage
 
-MakeWorld = Callable[..., World]
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaBroker, ClickHouseServer]]:
-    """One Kafka and one ClickHouse for the module."""
-    folder: Path = tmp_path_factory.mktemp("sink")
-    kafka, clickhouse = KafkaBroker(folder / "kafka"), ClickHouseServer(folder / "clickhouse")
-    try:
-        clickhouse.start()
-        kafka.start()
-        yield kafka, clickhouse
-    finally:
-        kafka.stop()
-        clickhouse.stop()
-
-
-@pytest.fixture
-def world(servers: tuple[KafkaBroker, ClickHouseServer]) -> Iterator[MakeWorld]:
-    """Makes worlds whose processes end with the test."""
-    made: list[World] = []
-
-    def make(partitions: int = 3, **changes: Any) -> World:
-        made.append(World.make(*servers, partitions, **changes))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.end()
+ROLLUPS = ("usage_by_minute", "usage_by_hour", "usage_by_day", "latency_by_hour")
 
 
 def response(request_id: str) -> dict[str, Any]:
@@ -90,7 +62,7 @@ def test_migrating_again_changes_nothing(world: MakeWorld) -> None:
 
 
 def test_every_topic_becomes_rows(world: MakeWorld) -> None:
-    """An event of each kind becomes one row with its position, and a body leaves nothing but its length."""
+    """An event of each kind becomes one row with its position, and of a body a fact keeps nothing but its length."""
     here = world()
     asked = request("How tall is Mont Blanc?")
     spent = usage(random.Random(1))
@@ -224,22 +196,82 @@ def test_clickhouse_away_and_back(world: MakeWorld) -> None:
     here.assert_store_equals_log()
 
 
-def test_a_repeated_insert_repairs_the_rollup(world: MakeWorld) -> None:
-    """A batch inserted again under its token adds no fact, and gives a rollup that missed it what it lacks."""
+@pytest.mark.parametrize("kept", ["full", "hash", "off"])
+def test_bodies_are_kept_as_the_setting_says(world: MakeWorld, kept: str) -> None:
+    """A prompt and its answer, published twice, leave one row each with text and hash, with the hash alone, or none at all."""
+    here = world(partitions=1, sink_batch_rows=1, bodies=kept)
+    asked = request("Wie heißt du?")
+    part = {"type": "text", "text": "Mühle.\x00"}
+    answer = from_json(
+        "LlmResponse", response(asked["request_id"]) | {"outcome": "completed", "error": None, "output": [part]}
+    )
+    for _ in range(2):
+        here.send("LlmRequest", REQUESTS.name, dict(asked), "ce-1")
+        here.send("LlmResponse", RESPONSES.name, answer, "ce-2")
+    here.send("LlmResponse", RESPONSES.name, response(str(uuid.uuid4())), "ce-3")
+    here.producer.flush()
+    here.start_sink()
+    eventually(lambda: here.count("requests") + here.count("responses") == 3)
+    texts = {
+        "request": '[{"role":"user","content":[{"type":"text","text":"Wie heißt du?"}]}]',
+        "response": '[{"type":"text","text":"Mühle.\\u0000"}]',
+    }
+    rows = [
+        (kind, here.settings.topic_prefix + topic.name, asked["request_id"], "acme", text if kept == "full" else "",
+         len(text.encode()), hashlib.sha256(text.encode()).hexdigest())
+        for (kind, text), topic in zip(texts.items(), (REQUESTS, RESPONSES), strict=True)
+        if kept != "off"
+    ]  # fmt: skip
+    eventually(lambda: here.count("bodies") >= (0 if kept == "off" else 3))
+    columns = "kind, kafka_topic, request_id, tenant, body, body_bytes, sha256"
+    query = f"SELECT {columns} FROM bodies WHERE request_id = {{id:String}} ORDER BY kind"
+    assert here.rows(query, id=asked["request_id"]) == rows
+    assert here.rows("SELECT count() FROM bodies WHERE abs(dateDiff('minute', logged_at, now())) > 5") == [(0,)]
+
+
+def test_a_repeated_insert_of_bodies_adds_none(world: MakeWorld) -> None:
+    """Bodies of a batch that is stored again after a crash are dropped by their token, and added where they were missing."""
+    here = world(partitions=1)
+    asked = [request(f"Question {number}") for number in range(5)]
+    for each in asked:
+        here.send("LlmRequest", REQUESTS.name, dict(each), each["request_id"])
+    here.producer.flush()
+    messages = here.log(REQUESTS.name)
+    topic = messages[0].topic()
+    assert topic is not None
+    partition = Partition(topic, 0, FACTS[0], 0, 4, Window(0), 5)
+    batch = Batch(0, 4, messages, [event_id(message) for message in messages])
+    writer = Writer(here.settings)
+    prepared = prepare(partition, batch, here.codec, writer.encoded, "full")
+    assert [insert.table for insert in prepared.inserts] == ["requests", "bodies"]
+    for inserts in (prepared.inserts[:1], prepared.inserts, prepared.inserts):
+        for insert in inserts:
+            writer.insert(insert.body, f"{insert.table}:{topic}:0:0-4")
+        assert (here.count("requests"), here.count("bodies")) == (5, 0 if len(inserts) == 1 else 5)
+    writer.close()
+
+
+@pytest.mark.parametrize("name", ROLLUPS)
+def test_a_repeated_insert_repairs_the_rollup(world: MakeWorld, name: str) -> None:
+    """A batch inserted again under its token adds no fact, and gives the rollups that missed it what they lack."""
     here = world()
     event = usage(random.Random(6))
     writer = Writer(here.settings)
     columns = values_of("LlmUsage", [event], "t", 0, [0], [str(uuid.uuid4())])
     body = writer.encoded("usage", columns)
-    view = here.rows(
-        "SELECT as_select FROM system.tables WHERE database = currentDatabase() AND name = 'usage_by_minute_view'"
+    view = f"{name}_view"
+    query = here.rows(
+        "SELECT as_select FROM system.tables WHERE database = currentDatabase() AND name = {view:String}", view=view
     )
     with connect(here.settings) as client:
-        client.command("DROP TABLE usage_by_minute_view")
+        client.command(f"DROP TABLE {view}")
         writer.insert(body, "usage:t:0:0-0")
-        client.command(f"CREATE MATERIALIZED VIEW usage_by_minute_view TO usage_by_minute AS {view[0][0]}")
+        assert here.rows(f"SELECT sum(calls) FROM {name}") == [(0,)]
+        client.command(f"CREATE MATERIALIZED VIEW {view} TO {name} AS {query[0][0]}")
     for _ in range(2):
         writer.insert(body, "usage:t:0:0-0")
-        assert (here.count(), here.rows("SELECT sum(calls) FROM usage_by_minute")) == (1, [(1,)])
+        assert here.count() == 1
+        for each in ROLLUPS:
+            assert here.rows(f"SELECT sum(calls) FROM {each}") == [(1,)]
     writer.close()
     assert INSERT_SETTINGS["deduplicate_blocks_in_dependent_materialized_views"] == 1

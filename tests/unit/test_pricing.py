@@ -36,14 +36,22 @@ def test_a_class_costs_its_tokens_times_the_price_half_to_even(tokens: int, usd_
 
 
 def test_classes_without_a_price_fall_back_as_documented() -> None:
-    """Thinking is billed as output, cached and audio input as input, when the model has no price for them."""
+    """Thinking is billed as output, cached input as input, when the model has no price for them."""
     cost = cost_of(
-        {**NO_TOKENS, "cache_read": 10, "input_audio": 10, "reasoning": 10, "cache_write_1h": 10},  # type: ignore[typeddict-item]
-        price(input_uncached="1", output_text="4", cache_write_5m="2"),
+        {**NO_TOKENS, "cache_read": 10, "cache_write_5m": 10, "reasoning": 10},  # type: ignore[typeddict-item]
+        price(input_uncached="1", output_text="4"),
     )
-    assert (cost.by_class["cache_read"], cost.by_class["input_audio"]) == (10_000, 10_000)
-    assert (cost.by_class["reasoning"], cost.by_class["cache_write_1h"]) == (40_000, 20_000)
-    assert cost.total == 80_000
+    assert (cost.by_class["cache_read"], cost.by_class["cache_write_5m"]) == (10_000, 10_000)
+    assert (cost.by_class["reasoning"], cost.total) == (40_000, 60_000)
+
+
+@pytest.mark.parametrize("dear", ["input_audio", "output_audio", "cache_write_1h"])
+def test_what_is_dearer_than_its_neighbours_is_unpriced_without_a_price(dear: str) -> None:
+    """Audio and hour-long cache writes are never charged as text or five minutes; none of them costs nothing."""
+    found = price(input_uncached="1", output_text="4", cache_write_5m="2")
+    some, none = ({**NO_TOKENS, "input_uncached": 10, dear: count} for count in (10, 0))
+    assert (cost_of(some, found).total, cost_of(some, found).status) == (None, "unpriced")  # type: ignore[arg-type]
+    assert cost_of(none, found).total == 10_000  # type: ignore[arg-type]
 
 
 def test_zero_is_a_price_and_missing_is_not_zero() -> None:
@@ -87,9 +95,9 @@ def test_the_reservation_is_never_below_the_cost() -> None:
         assert bound is not None
         for name in TOKEN_CLASSES:
             most = text if "input" in name or "cache" in name else 500
-            cost = cost_of({**NO_TOKENS, name: most}, found).total  # type: ignore[typeddict-item]
-            assert cost is not None
-            assert cost <= bound
+            cost = cost_of({**NO_TOKENS, name: most}, found)  # type: ignore[typeddict-item]
+            assert (cost.total or 0) <= bound
+            assert cost.status == "priced" or name in ("input_audio", "output_audio", "cache_write_1h")
 
 
 def test_a_requests_cost_is_known_only_when_all_its_calls_are() -> None:

@@ -1,0 +1,46 @@
+"""Gather what every account says, in the order that makes the proof exact while traffic runs, and compare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from cli.reconcile.lines import answer_lines, ledger_lines
+from cli.reconcile.provider import provider_account, provider_lines
+from cli.reconcile.store import fact_lines, rollup_lines
+from cli.reconcile.topics import read_topics
+from cli.reconcile.watermark import Log, Watermark
+from config.database import open_database, reading
+from config.schema_registry import open_codec
+from config.settings import Settings
+from core.reconcile import Line
+from sinks.query import Store
+
+
+def reconcile(
+    settings: Settings, since_us: int | None, simulator: str | None, progress: Callable[[str], None] = lambda _: None
+) -> tuple[Watermark, list[Line]]:
+    """Up to where everything was compared, and the comparisons.
+
+    The provider is asked first: a call that it has ended and that is no longer under way at the watermark has its usage event
+    below it. The topics come next, then the ledger and ClickHouse, which know of everything that is acknowledged by then.
+    Raises `CommandError`, `sinks.query.QueryFailed`, KafkaException or SQLAlchemyError.
+    """
+    account = provider_account(simulator) if simulator else None
+    codec = open_codec(settings)
+    store, log, engine = Store(settings), Log(settings), open_database(settings.database_url)
+    try:
+        marks = log.watermark(since_us)
+        told = read_topics(log, marks, codec, progress)
+        lines = list(answer_lines(told, marks))
+        progress("Reading the ledger ...")
+        with reading(engine) as db:
+            lines += ledger_lines(told, marks, db, time.time_ns() // 1_000, settings.ledger_keep_days)
+        lines += fact_lines(store, settings, told, marks, progress)
+        lines += rollup_lines(store, since_us, progress)
+        lines += provider_lines(account, told, marks, since_us)
+    finally:
+        store.close()
+        log.close()
+        engine.dispose()
+    return marks, lines

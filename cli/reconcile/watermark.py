@@ -1,0 +1,190 @@
+"""Up to where the topics are compared: what the stages and the sink have acknowledged, taken before anything is read.
+
+The order makes it exact while traffic runs. A record that `admit` has acknowledged has its answer or its call on the broker; a
+call that its lane has acknowledged has its answer and its usage events there. So acknowledged offsets are taken stage by
+stage, and the ends of the topics that they lead to after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+
+from cli import kafka
+from config.settings import PROVIDER_NAMES, Settings
+from core.topics import REQUESTS, USAGE, Topic, calls
+from sinks.consumer import GROUP as SINK
+from sinks.partition import event_id
+from sinks.rows import FACTS
+from sinks.window import REPUBLISHED_WITHIN, Window
+
+Offsets = dict[int, int]
+SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Mark:
+    """A topic's offsets by partition: the oldest there is, the first compared, the end, and what was acknowledged.
+
+    `handled` is the stage's that reads the topic (the end, where none does), `stored` the sink's.
+    """
+
+    topic: Topic
+    low: Offsets
+    start: Offsets
+    end: Offsets
+    handled: Offsets
+    stored: Offsets
+
+    @property
+    def whole(self) -> bool:
+        """Whether the log reaches back to its first record, and all of it is compared."""
+        return not any(self.low.values()) and self.start == self.low
+
+    @property
+    def records(self) -> int:
+        """Records from the first compared to the end."""
+        return sum(self.end.values()) - sum(self.start.values())
+
+    def not_yet(self, acknowledged: Offsets) -> int:
+        """Records between what was acknowledged and the end."""
+        return sum(max(0, end - acknowledged[number]) for number, end in self.end.items())
+
+
+@dataclass(slots=True)
+class Watermark:
+    """The marks by logical topic name, and the keys of calls that a lane has not acknowledged."""
+
+    marks: dict[str, Mark]
+    under_way: set[bytes] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A record of a topic; `repeated` when its event stood in the partition before, by the sink's rule."""
+
+    message: Message
+    partition: int
+    offset: int
+    event_id: bytes | None
+    repeated: bool
+
+
+class Log:
+    """The topics of a deployment as a reader outside every group sees them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        kafka.need_topics(settings, [fact.topic for fact in FACTS])
+        self._consumer = _consumer(settings, "millstream-cli")
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._consumer.close()
+
+    def watermark(self, since_us: int | None) -> Watermark:
+        """Take the watermark now; `since_us` leaves out records older than that (microseconds since 1970)."""
+        admitted = self.acknowledged("millstream-admit", REQUESTS)
+        called = {name: self.acknowledged(f"millstream-complete-{name}", calls(name)) for name in PROVIDER_NAMES}
+        lanes = {name: self.bounds(calls(name)) for name in PROVIDER_NAMES}
+        metered = self.acknowledged("millstream-meter", USAGE)
+        stored = {fact.topic.name: self.acknowledged(SINK, fact.topic) for fact in FACTS}
+        marks = {}
+        for fact in FACTS:
+            topic = fact.topic
+            low, end = self.bounds(topic)
+            start = low if since_us is None else self._at(topic, since_us, low, end)
+            handled = {REQUESTS: admitted, USAGE: metered}.get(topic, end)
+            marks[topic.name] = Mark(
+                topic, low, start, end, _within(handled, low, end), _within(stored[topic.name], low, end)
+            )
+        under_way = {
+            message.key() or b""
+            for name, (low, end) in lanes.items()
+            for message in self.messages(calls(name), _within(called[name], low, end), end)
+        }
+        return Watermark(marks, under_way)
+
+    def acknowledged(self, group: str, topic: Topic) -> Offsets:
+        """What a group has committed, by partition; a partition of which it has committed nothing is left out."""
+        name = topic.on(self._settings.topic_prefix)
+        reader = _consumer(self._settings, self._settings.topic_prefix + group)
+        try:
+            places = [TopicPartition(name, number) for number in self._partitions(topic)]
+            committed = reader.committed(places, timeout=SECONDS) if places else []
+            return {place.partition: place.offset for place in committed if place.offset >= 0}
+        finally:
+            reader.close()
+
+    def bounds(self, topic: Topic) -> tuple[Offsets, Offsets]:
+        """The first offset and the end of each partition."""
+        name = topic.on(self._settings.topic_prefix)
+        low, end = {}, {}
+        for number in self._partitions(topic):
+            place = TopicPartition(name, number)
+            low[number], end[number] = self._consumer.get_watermark_offsets(place, timeout=SECONDS)
+        return low, end
+
+    def seen(self, mark: Mark) -> Iterator[Seen]:
+        """The records of a topic from its mark's start to its end, partition by partition in the order of the offsets."""
+        # What an earlier record repeats is decided by what stood before the start.
+        begin = {number: max(mark.low[number], start - REPUBLISHED_WITHIN) for number, start in mark.start.items()}
+        windows = {number: Window(first) for number, first in begin.items()}
+        for count, message in enumerate(self.messages(mark.topic, begin, mark.end)):
+            number, offset, identity = message.partition(), message.offset(), event_id(message)
+            window = windows[number]
+            repeated = bool(window.repetitions([(identity, offset)]))
+            window.note(identity, offset)
+            if not count % 10_000:
+                window.forget_old()
+            if offset >= mark.start[number]:
+                yield Seen(message, number, offset, identity, repeated)
+
+    def messages(self, topic: Topic, begin: Offsets, end: Offsets) -> Iterator[Message]:
+        """The records of a topic between these offsets."""
+        name = topic.on(self._settings.topic_prefix)
+        left = {number for number, first in begin.items() if first < end[number]}
+        if not left:
+            return
+        self._consumer.assign([TopicPartition(name, number, begin[number]) for number in left])
+        while left:
+            for message in self._consumer.consume(2_000, 0.05):
+                number = message.partition()
+                error = message.error()
+                if error is not None:
+                    if error.code() == KafkaError._PARTITION_EOF:
+                        left.discard(number)
+                    continue
+                if number in left and message.offset() < end[number]:
+                    yield message
+                if message.offset() >= end[number] - 1:
+                    left.discard(number)
+        self._consumer.unassign()
+
+    def _at(self, topic: Topic, since_us: int, low: Offsets, end: Offsets) -> Offsets:
+        name = topic.on(self._settings.topic_prefix)
+        wanted = [TopicPartition(name, number, since_us // 1_000) for number in low]
+        found = self._consumer.offsets_for_times(wanted, timeout=SECONDS) if wanted else []
+        return {place.partition: place.offset if place.offset >= 0 else end[place.partition] for place in found}
+
+    def _partitions(self, topic: Topic) -> list[int]:
+        name = topic.on(self._settings.topic_prefix)
+        found = self._consumer.list_topics(timeout=SECONDS).topics.get(name)
+        return sorted(found.partitions) if found is not None else []
+
+
+def _within(offsets: Offsets, low: Offsets, end: Offsets) -> Offsets:
+    return {number: min(max(offsets.get(number, first), first), end[number]) for number, first in low.items()}
+
+
+def _consumer(settings: Settings, group: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap, "group.id": group, "enable.auto.commit": False,
+            "enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20,
+            "fetch.message.max.bytes": settings.max_request_bytes * 2 + 1_000_000,
+        },
+        logger=kafka.QUIET,
+    )  # fmt: skip
