@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +71,10 @@ class Nursery:
 
     def end_with(self, number: int) -> None:
         """Send the sink a signal."""
-        if not self._ended.is_set():
-            os.kill(self._pid, number)
+        # It may end, and be reaped, between the question and the signal.
+        with suppress(ProcessLookupError):
+            if not self._ended.is_set():
+                os.kill(self._pid, number)
 
     def close(self) -> None:
         """End the sink and the process."""
