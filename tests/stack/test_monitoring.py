@@ -110,7 +110,8 @@ def test_the_sink_shows_what_it_stored_and_how_far_it_is(traffic: dict[str, tupl
     assert grown(sink, "millstream_sink_bytes_total", table="usage") > 0
     inserts = grown(sink, "millstream_sink_insert_seconds_count")
     assert 0 < inserts == grown(sink, "millstream_sink_batch_rows_count")
-    assert grown(sink, "millstream_sink_freshness_seconds_count") >= inserts
+    # A batch of one topic may be no insert, or two: its facts, and its bodies apart.
+    assert grown(sink, "millstream_sink_freshness_seconds_count") > 0
     assert total(sink[1], "millstream_sink_lag_seconds") == 0
     assert total(sink[1], "millstream_sink_partitions") == 5 * 6
 
