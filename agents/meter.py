@@ -1,4 +1,4 @@
-"""Settle what a provider call cost, once an attempt, and free the reservation of its request."""
+"""Settle what a provider call cost, once an attempt, and free the reservation of its request; move money by adjustments."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ class Meter:
             usage = await decode(self._codec, "LlmUsage", record.value)
         except Undecodable as why:
             return Reject("caller_undecodable", str(why))
+        if usage["adjusts"] is not None:
+            adjustment = ledger.Adjustment(
+                usage["attempt_id"], usage["tenant"], usage["admitted_at"], usage["cost_nano_usd"] or 0,
+                -(usage["reserved_nano_usd"] or 0),
+            )  # fmt: skip
+            moved = await self._transactions.run(ledger.adjust, adjustment)
+            return Emit(()) if moved else Drop(f"adjustment {usage['attempt_id']} was settled before")
         settlement = ledger.Settlement(
             usage["request_id"], usage["attempt"], usage["cost_nano_usd"], usage["reserved_nano_usd"] or 0
         )

@@ -21,6 +21,8 @@ COMMANDS = {
     "query": "run SQL on ClickHouse and print the answer",
     "top": "watch lanes, lag, errors and spend live in the terminal",
     "reconcile": "prove that requests, answers, ledger, usage, ClickHouse and the provider agree",
+    "rebuild": "fill ClickHouse again from the topics and prove it equal row by row",
+    "reprice": "bring the cost of past calls to another price, as adjustments on the usage topic",
     "grant-reader": "print or apply the SQL that lets somebody read one tenant's rows",
     "migrate": "create topics, tables and registered schemas; safe to run again",
     "demo": "run 300 requests through a local stack and prove that nothing was lost",

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from config.models import ACCOUNTS, ATTEMPTS, REQUESTS, WORKERS
+from config.models import ACCOUNTS, ADJUSTMENTS, ATTEMPTS, REQUESTS, WORKERS
 from core.attempts import Begin, CallState, OpenAttempt, Step, attempt_id, next_step
 from schemas.events import CostStatus
 
@@ -109,6 +109,20 @@ class Settlement:
     number: int
     cost_nano: int | None
     bound_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A price adjustment to settle: the signed difference to what is spent, and the bound that counts as unknown no more.
+
+    `admitted_at` is the request's, whose month is charged; the request itself may be forgotten.
+    """
+
+    adjustment_id: str
+    account: str
+    admitted_at: int
+    difference_nano: int
+    freed_nano: int
 
 
 def month_of(now: int) -> str:
@@ -250,6 +264,31 @@ def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
     return results
 
 
+def adjust(db: Connection, entries: Sequence[Adjustment]) -> list[bool]:
+    """Move spent money by what price adjustments say, once an adjustment; False where it was moved before."""
+    first = {entry.adjustment_id: entry for entry in reversed(entries)}
+    rows = [
+        {"adjustment_id": key, "account": entry.account, "window": month_of(entry.admitted_at),
+         "difference_nano": entry.difference_nano}
+        for key, entry in sorted(first.items())
+    ]  # fmt: skip
+    dialect: Any = postgresql if db.dialect.name == "postgresql" else sqlite
+    add = dialect.insert(ADJUSTMENTS).values(rows).on_conflict_do_nothing().returning(ADJUSTMENTS.c.adjustment_id)
+    new = set(db.execute(add).scalars())
+    moves: dict[tuple[str, str], tuple[int, int, int]] = defaultdict(lambda: (0, 0, 0))
+    for key in new:
+        entry = first[key]
+        account = entry.account, month_of(entry.admitted_at)
+        spent, reserved, unknown = moves[account]
+        moves[account] = (spent + entry.difference_nano, reserved, unknown - entry.freed_nano)
+    _move(db, moves)
+    results = []
+    for entry in entries:
+        results.append(entry.adjustment_id in new)
+        new.discard(entry.adjustment_id)
+    return results
+
+
 def heartbeat(db: Connection, owner: str, alive_until: int) -> None:
     """State that a worker lives at least until then."""
     db.execute(_UPSERTS[db.dialect.name, WORKERS.name], {"owner": owner, "alive_until": alive_until})
@@ -317,6 +356,14 @@ def held(db: Connection, ids: Iterable[str]) -> Iterator[Held]:
             yield Held(row.request_id, row.account, row.window, row.answered, tuple(attempts[row.request_id]))
 
 
+def adjusted(db: Connection, ids: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Those of these price adjustments that have moved money, and by how much."""
+    wanted = iter(ids)
+    while chunk := list(islice(wanted, 500)):
+        for row in db.execute(_ADJUSTED, {"ids": chunk}):
+            yield row.adjustment_id, row.difference_nano
+
+
 @dataclass(frozen=True, slots=True)
 class Balance:
     """An account in a month: what stands in its row, and what its requests, calls and adjustments add up to (nano-USD)."""
@@ -343,6 +390,9 @@ def balances(db: Connection) -> list[Balance]:
     )
     for row in db.execute(costs.where(ATTEMPTS.c.settled).group_by(*own)):
         settled[row.account, row.window] = int(row.nano or 0)
+    window = (ADJUSTMENTS.c.account, ADJUSTMENTS.c.window)
+    for row in db.execute(select(*window, func.sum(ADJUSTMENTS.c.difference_nano).label("nano")).group_by(*window)):
+        settled[row.account, row.window] += int(row.nano)
     return [
         Balance(*key, spent[key], reserved[key], settled[key], held[key]) for key in sorted({*spent, *settled, *held})
     ]
@@ -429,6 +479,9 @@ _ENDED_OF = select(ATTEMPTS.c.request_id, ATTEMPTS.c.number, ATTEMPTS.c.settled,
 _HELD = select(
     REQUESTS.c.request_id, REQUESTS.c.account, REQUESTS.c.window, REQUESTS.c.answer.is_not(None).label("answered")
 ).where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True)))
+_ADJUSTED = select(ADJUSTMENTS.c.adjustment_id, ADJUSTMENTS.c.difference_nano).where(
+    ADJUSTMENTS.c.adjustment_id.in_(bindparam("ids", expanding=True))
+)
 _ADMIT = insert(REQUESTS)
 _BEGIN = insert(ATTEMPTS)
 _THIS_ATTEMPT = (ATTEMPTS.c.request_id == bindparam("of"), ATTEMPTS.c.number == bindparam("nr"))

@@ -50,6 +50,16 @@ ACCOUNTS = Table(
     Column("unknown_nano", BigInteger, nullable=False),
 )
 
+#: One row a price adjustment that has moved money; the call it adjusts may be forgotten by then.
+ADJUSTMENTS = Table(
+    "adjustments",
+    METADATA,
+    Column("adjustment_id", String(36), primary_key=True),
+    Column("account", String(256), nullable=False),
+    Column("window", String(7), nullable=False),
+    Column("difference_nano", BigInteger, nullable=False),
+)
+
 #: One row a living worker process; a worker whose `alive_until` has passed is taken for dead.
 WORKERS = Table(
     "workers",

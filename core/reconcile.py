@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,6 +74,13 @@ class Book:
             label, details = known[1] or label, known[2]
         self.entries[key] = (amounts, label, details)
 
+    def without(self, labels: Container[str]) -> int:
+        """Leave out the entries with these labels; how many there were."""
+        gone = [key for key, (_, label, _) in self.entries.items() if label in labels]
+        for key in gone:
+            del self.entries[key]
+        return len(gone)
+
     def side(self) -> Side:
         """The sums."""
         sums = [0] * len(self.figures)
@@ -86,7 +93,10 @@ class Book:
 def compare(
     name: str, left: Book, right: Book, notes: Sequence[str] = (), explain: Callable[[Hashable], str] = str
 ) -> Line:
-    """The line on which two books stand beside each other, key by key; `explain` shows a key that has no label."""
+    """The line on which two books stand beside each other, key by key; `explain` shows a key that has no label.
+
+    Where both are empty because everything was left out, as `notes` say, nothing was compared.
+    """
     found: list[Difference] = []
     differing = 0
     for key in [*left.entries, *(key for key in right.entries if key not in left.entries)]:
@@ -97,7 +107,8 @@ def compare(
         if len(found) < NAMED:
             entry = left.entries.get(key) or right.entries[key]
             found.append(Difference(entry[1] or explain(key), what))
-    return Line(name, left.side(), right.side(), differing, tuple(found), tuple(notes))
+    compared = bool(left.entries or right.entries or not notes)
+    return Line(name, left.side(), right.side(), differing, tuple(found), tuple(notes), compared)
 
 
 def _difference(left: Book, right: Book, key: Hashable) -> str:

@@ -35,7 +35,7 @@ def answer_lines(told: Told, marks: Watermark) -> Iterator[Line]:
         elif {request_id, place} & told.letters or request_id in told.answered_beside:
             answered.add(request_id, (1,))
     notes = _under_way(told)
-    strangers = [i for i in told.answers if i not in told.due and i not in told.under_way]
+    strangers = [i for i in told.answers if i not in told.due and i not in told.under_way and i not in told.too_old]
     if marks.marks[REQUESTS.name].whole:
         for request_id in strangers:
             answered.add(request_id, (len(told.answers[request_id]),))
@@ -43,7 +43,7 @@ def answer_lines(told: Told, marks: Watermark) -> Iterator[Line]:
         notes.append(f"{len(strangers):,} answers to requests from before the part of the log that is compared")
     yield compare("request topic = answers + dead letters", asked, answered, notes)
 
-    own_answers = {i: own[0] for i in told.due if len(own := told.answers.get(i, [])) == 1}
+    own_answers = {i: next(iter(own.values())) for i in told.due if len(own := told.answers.get(i, {})) == 1}
     said, charged = (Book(name, ["calls", "cost_nano_usd"]) for name in ("answers", "usage events"))
     told_tokens, call_tokens = (Book(name, ["calls", *TOKENS]) for name in ("answers", "usage events"))
     for request_id, answer in own_answers.items():
@@ -56,12 +56,15 @@ def answer_lines(told: Told, marks: Watermark) -> Iterator[Line]:
             charged.add(call.request_id, (1, call.cost))
         if call.attempt_id in told_tokens.entries:
             call_tokens.add(call.attempt_id, (1, *call.tokens))
-    yield compare("calls and cost in answers = usage events", said, charged, notes[:1])
-    yield compare("tokens in answers = tokens of their calls", told_tokens, call_tokens, notes[:1])
+    yield compare("calls and cost in answers = usage events", said, charged, notes)
+    yield compare("tokens in answers = tokens of their calls", told_tokens, call_tokens, notes)
 
 
 def _under_way(told: Told) -> list[str]:
-    return [f"{len(told.under_way):,} requests still under way"] if told.under_way else []
+    notes = [f"{len(told.under_way):,} requests still under way"] if told.under_way else []
+    if told.too_old:
+        notes.append(f"{len(told.too_old):,} requests whose answers may be older than what the topics hold")
+    return notes
 
 
 def ledger_lines(told: Told, marks: Watermark, db: Connection, now: int, keep_days: int) -> Iterator[Line]:
@@ -76,14 +79,14 @@ def ledger_lines(told: Told, marks: Watermark, db: Connection, now: int, keep_da
     gone = 0
     for request_id in due.values():
         row = held.get(request_id)
-        if row is None and told.answers[request_id][0].finished_at < forgotten_from:
+        if row is None and min(answer.finished_at for answer in told.answers[request_id].values()) < forgotten_from:
             gone += 1
             continue
         answered.add(request_id, (1,))
         if row is not None and row.answered:
             stored.add(request_id, (1,))
     forgot = [f"{gone:,} requests that the ledger has forgotten, after {keep_days} days"] if gone else []
-    yield compare("answers = answers in the ledger", answered, stored, forgot)
+    yield compare("answers = answers in the ledger", answered, stored, [*_under_way(told), *forgot])
 
     in_log, in_ledger = (Book(name, ["calls", "cost_nano_usd"]) for name in ("usage events", "ledger"))
     metered, settled = (
@@ -116,6 +119,13 @@ def ledger_lines(told: Told, marks: Watermark, db: Connection, now: int, keep_da
     yield compare("usage topic = calls in the ledger", in_log, in_ledger, forgot)
     late = [f"{waiting:,} usage events that meter has yet to read"] if waiting else []
     yield compare("usage topic = settled in the ledger", metered, settled, [*late, *forgot])
+    corrections = {call.attempt_id: call for call in told.adjustments.values() if call.metered}
+    published, moved = (Book(name, ["adjustments", "cost_nano_usd"]) for name in ("usage topic", "ledger"))
+    for call in corrections.values():
+        published.add(call.attempt_id, (1, call.cost))
+    for adjustment_id, difference in ledger.adjusted(db, corrections):
+        moved.add(adjustment_id, (1, difference))
+    yield compare("price adjustments = settled in the ledger", published, moved)
     yield from _account_lines(told, marks, balances, lost_money)
 
 

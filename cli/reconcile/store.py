@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 
 from cli.reconcile.topics import TOKENS, RowEntry, Told, fact_book
 from cli.reconcile.watermark import Mark, Watermark
 from config.settings import Settings
-from core.reconcile import Difference, Line, Side, compare
+from core.reconcile import Book, Difference, Line, Side, compare
 from sinks.query import Store
 from sinks.rows import FACTS, Column, Fact, columns_of
 
@@ -54,10 +55,12 @@ def fact_lines(
         if older := _rows_before(store, settings, fact, mark):
             why = "that the topic no longer holds" if mark.start == mark.low else "from before the time compared"
             notes.append(f"{older:,} rows {why}")
+        if older and (again := told.facts[fact.table].without(_stored_before(store, settings, fact, mark, told, rows))):
+            notes.append(f"{again:,} events that repeat one from before that part of the topic")
         yield compare(f"{fact.topic.name} = rows of {fact.table}", told.facts[fact.table], rows, notes)
 
 
-def fact_rows(store: Store, settings: Settings, fact: Fact, mark: Mark) -> Iterator[list[object]]:
+def fact_rows(store: Store, settings: Settings, fact: Fact, mark: Mark) -> Iterator[list[Any]]:
     """The rows made of the records from the mark's start to what the sink has stored, values in the order of `columns_of`."""
     ranges = [
         f"(kafka_partition = {number} AND kafka_offset >= {mark.start[number]} AND kafka_offset < {stored})"
@@ -65,9 +68,14 @@ def fact_rows(store: Store, settings: Settings, fact: Fact, mark: Mark) -> Itera
     ]
     if not ranges:
         return
-    chosen = ", ".join(_as_json(column) for column in columns_of(fact.record))
-    where = f"kafka_topic = {_quoted(fact.topic.on(settings.topic_prefix))} AND ({' OR '.join(ranges)})"
+    chosen = ", ".join(as_number(column) for column in columns_of(fact.record))
+    where = f"kafka_topic = {quoted(fact.topic.on(settings.topic_prefix))} AND ({' OR '.join(ranges)})"
     sql = f"SELECT {chosen} FROM `{fact.table}` WHERE {where}"  # noqa: S608
+    yield from streamed(store, sql)
+
+
+def streamed(store: Store, sql: str) -> Iterator[list[Any]]:
+    """The rows of a query as they come, values as JSON has them."""
     rest = b""
     for chunk in store.output(sql, "JSONCompactEachRow"):
         *lines, rest = (rest + chunk).split(b"\n")
@@ -75,21 +83,42 @@ def fact_rows(store: Store, settings: Settings, fact: Fact, mark: Mark) -> Itera
 
 
 def _rows_before(store: Store, settings: Settings, fact: Fact, mark: Mark) -> int:
-    ranges = [f"(kafka_partition = {n} AND kafka_offset < {first})" for n, first in mark.start.items() if first]
-    if not ranges:
+    if not (before := _before(mark)):
         return 0
-    topic = _quoted(fact.topic.on(settings.topic_prefix))
-    sql = f"SELECT count() AS n FROM `{fact.table}` WHERE kafka_topic = {topic} AND ({' OR '.join(ranges)})"  # noqa: S608
+    topic = quoted(fact.topic.on(settings.topic_prefix))
+    sql = f"SELECT count() AS n FROM `{fact.table}` WHERE kafka_topic = {topic} AND ({before})"  # noqa: S608
     return int(store.rows(sql)[0]["n"])
 
 
-def _as_json(column: Column) -> str:
+def _stored_before(store: Store, settings: Settings, fact: Fact, mark: Mark, told: Told, rows: Book) -> set[str]:
+    """The ids of events without a row that have one from before the mark's start: the sink dropped their repetition."""
+    book = told.facts[fact.table]
+    missing = [entry[1] for key, entry in book.entries.items() if key not in rows.entries]
+    found: set[str] = set()
+    for at in range(0, len(missing), MOST_GROUPS):
+        ids = ", ".join(map(quoted, missing[at : at + MOST_GROUPS]))
+        before = _before(mark)
+        topic = quoted(fact.topic.on(settings.topic_prefix))
+        sql = f"SELECT ce_id FROM `{fact.table}` WHERE ce_id IN ({ids}) AND kafka_topic = {topic} AND ({before})"  # noqa: S608
+        found.update(row["ce_id"] for row in store.rows(sql))
+    return found
+
+
+def _before(mark: Mark) -> str:
+    return " OR ".join(
+        f"(kafka_partition = {n} AND kafka_offset < {first})" for n, first in mark.start.items() if first
+    )
+
+
+def as_number(column: Column) -> str:
+    """The column as SQL, a time or date as the number that an event has."""
     if "DateTime64" in column.type:
         return f"toUnixTimestamp64Micro(`{column.name}`)"
     return f"toInt32(`{column.name}`)" if "Date" in column.type else f"`{column.name}`"
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """Text as a literal of ClickHouse SQL."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 

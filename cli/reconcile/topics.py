@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from zlib import crc32
 
-from cli.reconcile.watermark import Log, Seen, Watermark
+from cli.reconcile.watermark import Log, Mark, Seen, Watermark
 from core.admission import UUID
 from core.pricing import TOKEN_CLASSES
 from core.reconcile import Amounts, Book
@@ -62,10 +62,11 @@ class Told:
 
     due: dict[str, str] = field(default_factory=dict)
     under_way: set[str] = field(default_factory=set)
-    answers: dict[str, list[Answer]] = field(default_factory=dict)
+    too_old: set[str] = field(default_factory=set)
+    answers: dict[str, dict[str, Answer]] = field(default_factory=dict)
     answered_beside: set[str] = field(default_factory=set)
     letters: set[str] = field(default_factory=set)
-    #: Usage events by their place.
+    #: Usage events by their event ids, or by their places where they have none; answers too, by request.
     calls: dict[str, Call] = field(default_factory=dict)
     adjustments: dict[str, Call] = field(default_factory=dict)
     facts: dict[str, Book] = field(default_factory=dict)
@@ -112,7 +113,8 @@ def read_topics(log: Log, marks: Watermark, codec: Codec, progress: Callable[[st
         told.facts[fact.table] = book
         for seen in log.seen(mark):
             event = _event(codec, fact.topic.record, seen)
-            _TELL.get(fact.topic.name, _nothing)(told, seen, event, mark.handled[seen.partition])
+            if (tell := _TELL.get(fact.topic.name)) is not None:
+                tell(told, seen, event, mark)
             if event is not None and fact.topic is DEAD_LETTERS and event["stage"] == SINK_STAGE:
                 rejected.add((event["topic"], event["partition"], event["offset"]))
             if event is None or seen.repeated or seen.offset >= mark.stored[seen.partition]:
@@ -122,7 +124,7 @@ def read_topics(log: Log, marks: Watermark, codec: Codec, progress: Callable[[st
                 identity = (seen.event_id or b"").decode("utf-8", "replace")
                 columns = values_of(fact.record, [event], place[0], place[1], [place[2]], [identity])
                 entry.enter(book, [column[0] for column in columns])
-    for key in told.under_way:
+    for key in (*told.under_way, *told.too_old):
         told.due.pop(key, None)
     return told
 
@@ -134,17 +136,19 @@ def _event(codec: Codec, record: str, seen: Seen) -> Event | None:
         return None
 
 
-def _request(told: Told, seen: Seen, event: Event | None, handled: int) -> None:
+def _request(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
     key = (seen.message.key() or b"").decode("ascii", "replace")
     place = f"{seen.message.topic()}/{seen.partition}/{seen.offset}"
     identity = event["request_id"] if event is not None else key if UUID.fullmatch(key) else place
-    if seen.offset >= handled:
+    if seen.offset >= mark.handled[seen.partition]:
         told.under_way.add(identity)
+    elif seen.offset < mark.due[seen.partition]:
+        told.too_old.add(identity)
     else:
         told.due[identity] = place
 
 
-def _answer(told: Told, seen: Seen, event: Event | None, handled: int) -> None:
+def _answer(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
     if event is None or seen.repeated:
         return
     request_id = event["request_id"]
@@ -155,36 +159,36 @@ def _answer(told: Told, seen: Seen, event: Event | None, handled: int) -> None:
     answer = Answer(
         event["attempt_id"], event["attempts"], event["cost_nano_usd"], _tokens(event["tokens"]), event["finished_at"]
     )
-    told.answers.setdefault(request_id, []).append(answer)
+
+    told.answers.setdefault(request_id, {})[_identity(seen)] = answer
 
 
-def _usage(told: Told, seen: Seen, event: Event | None, handled: int) -> None:
+def _usage(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
     if event is None or seen.repeated:
         return
     call = Call(
         event["attempt_id"], event["request_id"], event["attempt"], event["tenant"], event["admitted_at"], event["finished_at"],
         event["provider"], event["status"], _tokens(event["tokens"]) or (), event["cost_nano_usd"],
-        seen.offset < handled,
+        seen.offset < mark.handled[seen.partition],
     )  # fmt: skip
-    place = f"{seen.partition}/{seen.offset}"
-    (told.calls if event["adjusts"] is None else told.adjustments)[place] = call
+    (told.calls if event["adjusts"] is None else told.adjustments)[_identity(seen)] = call
 
 
-def _letter(told: Told, seen: Seen, event: Event | None, handled: int) -> None:
+def _letter(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
     if event is not None:
         told.letters.add(f"{event['topic']}/{event['partition']}/{event['offset']}")
         told.letters.add((event["key"] or b"").decode("ascii", "replace"))
 
 
-def _nothing(told: Told, seen: Seen, event: Event | None, handled: int) -> None:
-    return
+def _identity(seen: Seen) -> str:
+    return seen.event_id.decode("utf-8", "replace") if seen.event_id else f"{seen.partition}/{seen.offset}"
 
 
 def _tokens(tokens: Event | None) -> Amounts | None:
     return tuple(tokens[name] for name in TOKEN_CLASSES) if tokens is not None else None
 
 
-_TELL: dict[str, Callable[[Told, Seen, Event | None, int], None]] = {
+_TELL: dict[str, Callable[[Told, Seen, Event | None, Mark], None]] = {
     REQUESTS.name: _request,
     RESPONSES.name: _answer,
     USAGE.name: _usage,

@@ -14,21 +14,24 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from cli import kafka
 from config.settings import PROVIDER_NAMES, Settings
-from core.topics import REQUESTS, USAGE, Topic, calls
+from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE, Topic, calls
 from sinks.consumer import GROUP as SINK
 from sinks.partition import event_id
 from sinks.rows import FACTS
-from sinks.window import REPUBLISHED_WITHIN, Window
+from sinks.window import REPUBLISHED_WITHIN
 
 Offsets = dict[int, int]
 SECONDS = 10.0
+#: How far the clocks of those that publish may be apart where a part of the log is chosen by time.
+SKEW_US = 60_000_000
 
 
 @dataclass(slots=True)
 class Mark:
     """A topic's offsets by partition: the oldest there is, the first compared, the end, and what was acknowledged.
 
-    `handled` is the stage's that reads the topic (the end, where none does), `stored` the sink's.
+    `handled` is the stage's that reads the topic (the end, where none does), `stored` the sink's. From `due` on, all that follows
+    from a record is still in the other topics.
     """
 
     topic: Topic
@@ -37,6 +40,7 @@ class Mark:
     end: Offsets
     handled: Offsets
     stored: Offsets
+    due: Offsets
 
     @property
     def whole(self) -> bool:
@@ -63,7 +67,7 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A record of a topic; `repeated` when its event stood in the partition before, by the sink's rule."""
+    """A record of a topic; `repeated` when an event with its id stood in the partition before."""
 
     message: Message
     partition: int
@@ -90,16 +94,19 @@ class Log:
         called = {name: self.acknowledged(f"millstream-complete-{name}", calls(name)) for name in PROVIDER_NAMES}
         lanes = {name: self.bounds(calls(name)) for name in PROVIDER_NAMES}
         metered = self.acknowledged("millstream-meter", USAGE)
-        stored = {fact.topic.name: self.acknowledged(SINK, fact.topic) for fact in FACTS}
+        stored_to = {fact.topic: self.acknowledged(SINK, fact.topic) for fact in FACTS}
+        bounds = {fact.topic: self.bounds(fact.topic) for fact in FACTS}
+        whole_from = self._complete_from([(topic, *bounds[topic]) for topic in (RESPONSES, USAGE, DEAD_LETTERS)])
         marks = {}
-        for fact in FACTS:
-            topic = fact.topic
-            low, end = self.bounds(topic)
-            start = low if since_us is None else self._at(topic, since_us, low, end)
-            handled = {REQUESTS: admitted, USAGE: metered}.get(topic, end)
-            marks[topic.name] = Mark(
-                topic, low, start, end, _within(handled, low, end), _within(stored[topic.name], low, end)
-            )
+        for topic, (low, end) in bounds.items():
+            since = since_us if topic is REQUESTS or since_us is None else since_us - SKEW_US
+            start = due = low if since is None else self._at(topic, since, low, end)
+            if topic is REQUESTS and whole_from is not None:
+                later = self._at(topic, whole_from, low, end)
+                due = {number: max(first, later[number]) for number, first in start.items()}
+            handled = _within({REQUESTS: admitted, USAGE: metered}.get(topic, end), low, end)
+            stored = _within(stored_to[topic], low, end)
+            marks[topic.name] = Mark(topic, low, start, end, handled, stored, due)
         under_way = {
             message.key() or b""
             for name, (low, end) in lanes.items()
@@ -131,14 +138,13 @@ class Log:
         """The records of a topic from its mark's start to its end, partition by partition in the order of the offsets."""
         # What an earlier record repeats is decided by what stood before the start.
         begin = {number: max(mark.low[number], start - REPUBLISHED_WITHIN) for number, start in mark.start.items()}
-        windows = {number: Window(first) for number, first in begin.items()}
-        for count, message in enumerate(self.messages(mark.topic, begin, mark.end)):
+        known: dict[int, set[bytes]] = {number: set() for number in begin}
+        for message in self.messages(mark.topic, begin, mark.end):
             number, offset, identity = message.partition(), message.offset(), event_id(message)
-            window = windows[number]
-            repeated = bool(window.repetitions([(identity, offset)]))
-            window.note(identity, offset)
-            if not count % 10_000:
-                window.forget_old()
+            before = known[number]
+            repeated = identity in before
+            if identity is not None:
+                before.add(identity)
             if offset >= mark.start[number]:
                 yield Seen(message, number, offset, identity, repeated)
 
@@ -162,6 +168,18 @@ class Log:
                 if message.offset() >= end[number] - 1:
                     left.discard(number)
         self._consumer.unassign()
+
+    def _complete_from(self, topics: list[tuple[Topic, Offsets, Offsets]]) -> int | None:
+        """From when on what follows from a request is still in these topics, in microseconds; None where nothing is gone.
+
+        Topics lose their beginnings by whole segments, each topic its own, so a request can outlive its answer.
+        """
+        oldest = []
+        for topic, low, end in topics:
+            cut = {number: first for number, first in low.items() if first and first < end[number]}
+            just_one = {number: first + 1 for number, first in cut.items()}
+            oldest += [message.timestamp()[1] for message in self.messages(topic, cut, just_one)]
+        return max(oldest) * 1_000 + SKEW_US if oldest else None
 
     def _at(self, topic: Topic, since_us: int, low: Offsets, end: Offsets) -> Offsets:
         name = topic.on(self._settings.topic_prefix)

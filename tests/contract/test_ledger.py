@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from config import ledger
-from config.database import create_tables, open_database
+from config.database import create_tables, open_database, reading
 from config.settings import SettingsError
 from core.attempts import Begin, Expire, Finished, GiveUp, Lost, Wait
 from local.postgres import PostgresServer
@@ -212,6 +212,36 @@ def test_a_call_of_unknown_cost_stays_counted_at_its_bound(book: Book) -> None:
     book.settle(1, cost=None)
     book.settle(2)
     assert book.sums() == (70, 0, 1_000)
+
+
+def test_an_adjustment_moves_money_once_also_for_a_forgotten_call(book: Book) -> None:
+    """However often it comes, in one batch or two, it moves what is spent by its signed difference and frees its bound once."""
+    book.admit()
+    book.start()
+    book.end(1, b"answer", cost=None)
+    book.settle(1, cost=None)
+    assert book.sums() == (0, 0, 1_000)
+    dearer = ledger.Adjustment(str(uuid.uuid4()), book.account, NOW, 500, 1_000)
+    cheaper = ledger.Adjustment(str(uuid.uuid4()), book.account, NOW, -120, 0)
+    assert book.run(ledger.adjust, dearer, dearer) == [True, False]
+    assert book.run(ledger.adjust, cheaper, dearer) == [True, False]
+    assert book.sums() == (380, 0, 0)
+    with reading(book.engine) as db:
+        assert dict(ledger.adjusted(db, [dearer.adjustment_id, "unknown"])) == {dearer.adjustment_id: 500}
+        (balance,) = (each for each in ledger.balances(db) if each.account == book.account)
+    assert (balance.spent_nano, balance.settled_nano, balance.held_nano) == (380, 380, 0)
+
+
+def test_reading_sees_one_moment_and_holds_up_nobody(book: Book) -> None:
+    """What is read stays as it was at the first look, while another transaction writes and commits."""
+    book.admit()
+    with reading(book.engine) as db:
+        assert [row.answered for row in ledger.held(db, [book.id])] == [False]
+        book.start()
+        assert book.end(1, b"answer", cost=7)
+        assert [(row.answered, row.attempts) for row in ledger.held(db, [book.id])] == [(False, ())]
+    with reading(book.engine) as db:
+        assert [(row.answered, row.attempts) for row in ledger.held(db, [book.id])] == [(True, ((1, False, 7),))]
 
 
 def test_what_was_never_admitted_is_not_called(book: Book) -> None:

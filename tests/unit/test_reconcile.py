@@ -60,3 +60,5 @@ def test_only_the_first_ids_are_named_and_all_are_counted() -> None:
 def test_what_cannot_be_compared_says_so() -> None:
     """A comparison that was not made neither holds nor is broken."""
     assert not_compared("a = b", "a", "b", "no b here").status == "not compared"
+    assert compare("a = b", book("a"), book("b"), ["7 rows that nobody holds"]).status == "not compared"
+    assert compare("a = b", book("a"), book("b")).status == "holds"
