@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from confluent_kafka import Message
 
-from schemas.codec import Codec, Event, Undecodable
+from schemas.codec import Codec, Event, SchemaNotLoaded, Undecodable
 from sinks import bodies
 from sinks.partition import Batch, Partition
-from sinks.rows import Column, Fact, columns_of, values_of
+from sinks.rows import Fact, columns_of, values_of, values_of_columns
 
 #: A row's partition and the rollups count in DateTime, which ends in 2106; Date ends in 2149.
 _MICROSECONDS_END = (1 << 32) * 1_000_000
@@ -60,6 +60,12 @@ def prepare(partition: Partition, batch: Batch, codec: Codec, encode: Encode, ke
     repeated = partition.window.repetitions(zip(ids, offsets, strict=True))
     name, decode = partition.fact.record, codec.decode_blocking
     prepared = Prepared()
+    if partition.fact.by_columns:
+        fresh = [index for index, offset in enumerate(offsets) if offset not in repeated]
+        insert = _by_columns(partition, [messages[i] for i in fresh], [ids[i] for i in fresh], codec, encode)
+        if insert is not None:
+            prepared.inserts.append(insert)
+            return prepared
     events: list[Event] = []
     places: list[int] = []
     for index, message in enumerate(messages):
@@ -74,7 +80,7 @@ def prepare(partition: Partition, batch: Batch, codec: Codec, encode: Encode, ke
     events, places = _placeable(partition.fact, events, places, messages, prepared)
 
     def placed(chosen: Sequence[int]) -> tuple[list[Event], str, int, list[Any], list[Any]]:
-        identities = [(ids[places[row]] or b"").decode("utf-8", "replace") for row in chosen]
+        identities = _texts(ids[places[row]] for row in chosen)
         positions = [offsets[places[row]] for row in chosen]
         return [events[row] for row in chosen], partition.topic, partition.number, positions, identities
 
@@ -98,6 +104,33 @@ def prepare(partition: Partition, batch: Batch, codec: Codec, encode: Encode, ke
     return prepared
 
 
+def _by_columns(
+    partition: Partition, messages: list[Message], ids: list[bytes | None], codec: Codec, encode: Encode
+) -> Insert | None:
+    """The rows of records that all fit the table, read column by column; None where one of them has to be looked at."""
+    fact = partition.fact
+    try:
+        columns = codec.decode_columns(fact.record, [message.value() for message in messages])
+    except SchemaNotLoaded:
+        return None
+    if not columns:
+        return None
+    for name, end in _limits(fact):
+        values = [value for value in columns[name] if value is not None]
+        if values and not 0 <= min(values) <= max(values) < end:
+            return None
+    offsets = [message.offset() for message in messages]
+    rows = values_of_columns(fact.record, columns, partition.topic, partition.number, offsets, _texts(ids))
+    try:
+        return Insert(fact.table, encode(fact.table, rows), len(messages))
+    except Exception:  # a value outside its column's type
+        return None
+
+
+def _texts(ids: Iterable[bytes | None]) -> list[str]:
+    return [(identity or b"").decode("utf-8", "replace") for identity in ids]
+
+
 def _encodable(
     rows: Sequence[int], body: Callable[[Sequence[int]], bytes], messages: list[Message], prepared: Prepared
 ) -> list[int]:
@@ -117,9 +150,8 @@ def _placeable(
     fact: Fact, events: list[Event], places: list[int], messages: list[Message], prepared: Prepared
 ) -> tuple[list[Event], list[int]]:
     """The events whose dates the table can hold; the others are rejected."""
-    limits = [(fact.time, _MICROSECONDS_END), *((name, _DAYS_END) for name in _date_fields(fact))]
     bad: set[int] = set()
-    for name, end in limits:
+    for name, end in _limits(fact):
         for index, event in enumerate(events):
             value = event[name]
             if value is not None and not 0 <= value < end and index not in bad:
@@ -134,6 +166,7 @@ def _placeable(
     return [events[index] for index in good], [places[index] for index in good]
 
 
-def _date_fields(fact: Fact) -> list[str]:
-    columns: tuple[Column, ...] = columns_of(fact.record)
-    return [column.field for column in columns if column.field and column.type in ("Date", "Nullable(Date)")]
+def _limits(fact: Fact) -> list[tuple[str, int]]:
+    """The fields of a fact's dates, each with the value from which on a table cannot hold it."""
+    dates = [c.field for c in columns_of(fact.record) if c.field and c.type in ("Date", "Nullable(Date)")]
+    return [(fact.time, _MICROSECONDS_END), *((name, _DAYS_END) for name in dates)]

@@ -14,6 +14,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
@@ -21,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from config.settings import Settings
 from schemas.codec import Codec
-from sinks.batch import prepare
+from sinks.batch import Prepared, prepare
 from sinks.dead_letters import DeadLetters
 from sinks.metrics import Place, SinkMetrics
 from sinks.partition import Partition, resume_from
@@ -40,6 +42,8 @@ RPC_SECONDS = 30.0
 #: A sink that ran this long before Kafka failed starts afresh without a longer pause.
 STEADY_SECONDS = 60.0
 BACKOFF_SECONDS = (0.5, 30.0)
+#: Batches that are decoded and inserted side by side: while ClickHouse takes one, the next is decoded.
+INSERTS = 2
 #: A round of inserts ends after this, so that the group hears of us: see max.poll.interval.ms.
 ROUND_SECONDS = 20.0
 
@@ -88,7 +92,11 @@ class Sink:
         self._seconds = settings.sink_batch_seconds
         self._keep = settings.bodies
         self._codec = codec
-        self._writer = Writer(settings)
+        self._writers = [Writer(settings) for _ in range(INSERTS)]
+        self._idle_writers: SimpleQueue[Writer] = SimpleQueue()
+        for writer in self._writers:
+            self._idle_writers.put(writer)
+        self._threads = ThreadPoolExecutor(INSERTS, thread_name_prefix="insert")
         self._dead_letters = DeadLetters(settings, codec)
         self._facts = {fact.topic.on(settings.topic_prefix): fact for fact in FACTS}
         self._partitions: dict[tuple[str, int], Partition] = {}
@@ -102,7 +110,7 @@ class Sink:
         failures = 0
         while not stop():
             try:
-                require_current_schema(self._writer.client)
+                require_current_schema(self._writers[0].client)
                 return True
             except ClickHouseError as error:
                 if error.code == UNKNOWN_DATABASE:
@@ -128,7 +136,9 @@ class Sink:
         """Leave the group and close every connection."""
         self._partitions.clear()
         self._consumer.close()
-        self._writer.close()
+        self._threads.shutdown()
+        for writer in self._writers:
+            writer.close()
 
     def _places(self) -> list[Place]:
         return [Place(p.topic, p.number, p.first, p.waiting_since_ms()) for p in list(self._partitions.values())]
@@ -183,18 +193,24 @@ class Sink:
     # --- storing
 
     def _store(self, due: list[Partition]) -> None:
-        """One round: record the bounds of every batch, insert them one by one, commit those that are in."""
+        """One round: record the bounds of every batch, insert them, commit those that are in."""
         begun = [(partition, partition.begin(self._rows)) for partition in due]
         recorded = self._committed(
             [(partition, batch.first, f"{batch.first}-{batch.last}") for partition, batch in begun]
         )
-        started = time.monotonic()
+        ends = time.monotonic() + ROUND_SECONDS
+        inserts = [(partition, self._threads.submit(self._inserted, partition, ends)) for partition in recorded]
         stored = []
-        for partition in recorded:
-            if time.monotonic() - started > ROUND_SECONDS:
-                break
-            if self._inserted(partition):
+        for partition, insert in inserts:
+            try:
+                prepared = insert.result()
+                if prepared is None:
+                    continue
+                self._dead_letters.send(prepared.rejected)
+                self._metrics.rejected(len(prepared.rejected))
                 stored.append(partition)
+            except Exception as error:
+                self._postpone(partition, "stored", error)
         done = self._committed([(p, p.batch.last + 1, "") for p in stored if p.batch is not None])
         now = time.monotonic()
         for partition in done:
@@ -204,22 +220,22 @@ class Sink:
                 self._metrics.stored(oldest)
             partition.finish(now)
 
-    def _inserted(self, partition: Partition) -> bool:
+    def _inserted(self, partition: Partition, ends: float) -> Prepared | None:
+        """Insert a partition's batch; None when the round is over before it begins."""
         batch = partition.batch
-        assert batch is not None
+        if batch is None or time.monotonic() > ends:
+            return None
         place = f"{partition.topic}:{partition.number}:{batch.first}-{batch.last}"
+        writer = self._idle_writers.get()
         try:
-            prepared = prepare(partition, batch, self._codec, self._writer.encoded, self._keep)
+            prepared = prepare(partition, batch, self._codec, writer.encoded, self._keep)
             for insert in prepared.inserts:
                 began = time.monotonic()
-                self._writer.insert(insert.body, f"{insert.table}:{place}")
+                writer.insert(insert.body, f"{insert.table}:{place}")
                 self._metrics.inserted(insert.table, insert.rows, len(insert.body), time.monotonic() - began)
-            self._dead_letters.send(prepared.rejected)
-            self._metrics.rejected(len(prepared.rejected))
-        except Exception as error:
-            self._postpone(partition, "stored", error)
-            return False
-        return True
+        finally:
+            self._idle_writers.put(writer)
+        return prepared
 
     def _committed(self, positions: list[tuple[Partition, int, str]]) -> list[Partition]:
         """Commit these offsets; the partitions of which the group has taken it."""

@@ -6,7 +6,7 @@ empty one, everything else keeps its null. Message bodies stay out of the facts:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -23,12 +23,14 @@ class Fact:
     """A fact table: the topic it is filled from and the event time that places its rows.
 
     `read_by_stage` says that a stage reads the topic too, and reports what cannot be decoded: one dead letter is enough.
+    `by_columns` says that its fields can be read column by column (see `schemas.columnar`), and none is kept as something else.
     """
 
     table: str
     topic: Topic
     time: str
     read_by_stage: bool
+    by_columns: bool = False
 
     @property
     def record(self) -> str:
@@ -39,7 +41,7 @@ class Fact:
 FACTS = (
     Fact("requests", REQUESTS, "created_at", read_by_stage=True),
     Fact("responses", RESPONSES, "created_at", read_by_stage=False),
-    Fact("usage", USAGE, "created_at", read_by_stage=True),
+    Fact("usage", USAGE, "created_at", read_by_stage=True, by_columns=True),
     Fact("alerts", ALERTS, "raised_at", read_by_stage=False),
     Fact("dead_letters", DEAD_LETTERS, "failed_at", read_by_stage=False),
 )
@@ -131,7 +133,8 @@ def _column_type(schema: Any, name: str, nullable: bool) -> str:
 class _Leaf:
     """A field that gives columns; `write` appends their values."""
 
-    def __init__(self, columns: tuple[Column, ...], derive: tuple[Derive, ...], empty: str | None) -> None:
+    def __init__(self, path: str, columns: tuple[Column, ...], derive: tuple[Derive, ...], empty: str | None) -> None:
+        self.path = path
         self.columns = columns
         self.derive = derive
         self.empty = empty
@@ -156,8 +159,9 @@ class _Record:
             self.fields.append((itemgetter(name), _node(field, owner, prefix, path + name, nullable, named)))
 
     @property
-    def columns(self) -> tuple[Column, ...]:
-        return tuple(column for _, node in self.fields for column in node.columns)
+    def leaves(self) -> Iterator[_Leaf]:
+        for _, node in self.fields:
+            yield from node.leaves if isinstance(node, _Record) else (node,)
 
     def write(self, events: Values, out: list[Values]) -> None:
         if self.nulls is not None:
@@ -175,12 +179,12 @@ def _node(
     nullable = nullable or may_be_null
     if derived := DERIVED.get(f"{owner}.{path}"):
         columns = tuple(Column(prefix + column, kind, path) for column, kind, _ in derived)
-        return _Leaf(columns, tuple(function for *_, function in derived), None)
+        return _Leaf(path, columns, tuple(function for *_, function in derived), None)
     if isinstance(schema, dict) and schema["type"] == "record":
         return _Record(schema, owner, f"{prefix}{name}_", f"{path}.", nullable, named)
     kind = _column_type(schema, name, nullable)
     text = nullable and "String" in kind and not kind.startswith(("Map", "Array"))
-    return _Leaf((Column(prefix + name, kind, path),), (), "" if text else None)
+    return _Leaf(path, (Column(prefix + name, kind, path),), (), "" if text else None)
 
 
 def _named_types(schema: Any, found: dict[str, Schema]) -> dict[str, Schema]:
@@ -204,13 +208,27 @@ _TREES = {
 
 def columns_of(record: str) -> tuple[Column, ...]:
     """The columns of the fact table that holds events of this record type, in the order of `values_of`."""
-    return POSITION + _TREES[record].columns
+    return POSITION + tuple(column for leaf in _TREES[record].leaves for column in leaf.columns)
 
 
 def values_of(
     record: str, events: Sequence[Event], topic: str, partition: int, offsets: Values, ce_ids: Values
 ) -> list[Values]:
     """The events as one list of values a column; `offsets` and `ce_ids` stand beside the events."""
-    out: list[Values] = [[topic] * len(events), [partition] * len(events), offsets, ce_ids]
+    out = _positions(topic, partition, offsets, ce_ids)
     _TREES[record].write(list(events), out)
     return out
+
+
+def values_of_columns(
+    record: str, columns: Mapping[str, Values], topic: str, partition: int, offsets: Values, ce_ids: Values
+) -> list[Values]:
+    """Like `values_of`, of events that are given as a list of values for each field."""
+    out = _positions(topic, partition, offsets, ce_ids)
+    for leaf in _TREES[record].leaves:
+        leaf.write(columns[leaf.path], out)
+    return out
+
+
+def _positions(topic: str, partition: int, offsets: Values, ce_ids: Values) -> list[Values]:
+    return [[topic] * len(offsets), [partition] * len(offsets), offsets, ce_ids]
