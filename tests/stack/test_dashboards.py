@@ -6,16 +6,22 @@ import json
 import re
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
 from cli.dashboards import FOLDER, generated, queries
 from cli.running import Running
-from tests.promtool import PROMETHEUS, promtool
+from core.topics import REQUESTS
+from local.processes import Child, free_port, wait_until
+from tests.promtool import PROMETHEUS, program, promtool
 from tests.stack.asking import ask, eventually, told
-from tests.stack.scrape import scrape, workers
+from tests.stack.scrape import get, scrape, workers
 
 BOARDS = {path.name: path.read_text("utf-8") for path in sorted(FOLDER.glob("*.json"))}
 SQL = [(title, query["rawSql"]) for text in BOARDS.values() for title, query in queries(text) if "rawSql" in query]
@@ -44,15 +50,20 @@ def rows(run: Running, sql: str) -> list[dict[str, object]]:
         raise AssertionError(refused.read().decode()) from None
 
 
-@pytest.fixture(scope="module")
-def filled(pipeline: Running) -> Running:
-    """The pipeline after traffic of every kind that a panel shows: good, failed, unpriced, and junk."""
-    asked = [
+def traffic() -> list[dict[str, Any]]:
+    """Requests of every kind that a panel shows: good, failed, unpriced."""
+    return [
         told("One"),
         told("Two", sim={"status": 400}),
         told("Three", model="openai/gpt-unpriced"),
         told("Four", model="anthropic/claude-sonnet-4-5"),
     ]
+
+
+@pytest.fixture(scope="module")
+def filled(pipeline: Running) -> Running:
+    """The pipeline after traffic of every kind."""
+    asked = traffic()
     answers = ask(pipeline, asked)
     assert len(answers) == 4
     ids = ", ".join(f"'{request['request_id']}'" for request in asked)
@@ -88,6 +99,81 @@ def test_prometheus_parses_every_expression(tmp_path: Path) -> None:
     path = tmp_path / "rules.yml"
     path.write_text(json.dumps({"groups": [{"name": "dashboards", "rules": rules}]}))
     promtool("check", "rules", path)
+
+
+@pytest.fixture(scope="module")
+def prometheus(filled: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prometheus server that scrapes the pipeline's workers every second and evaluates the alert rules; its address."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    targets = [filled.monitoring[worker].removeprefix("http://") for worker in workers(filled)]
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(PROMETHEUS / "alerts.yml")],
+        "scrape_configs": [{"job_name": "millstream", "static_configs": [{"targets": targets}]}],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(config))
+    port = free_port()
+    server = Child(
+        [
+            *(program("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        log_path=folder / "prometheus.log",
+        name="Prometheus",
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        # Two scrapes of each: a rate is made of two samples.
+        wait_until(lambda: _scraped(url, "min(count_over_time(up[1h])) >= 3"), 60.0, "Prometheus to scrape", server)
+        yield url
+    finally:
+        server.stop()
+
+
+def _scraped(url: str, expression: str) -> bool:
+    try:
+        return bool(evaluated(url, expression))
+    except (OSError, ValueError):  # it does not answer yet, or not in JSON
+        return False
+
+
+def evaluated(url: str, expression: str) -> list[Any]:
+    """What Prometheus finds for an expression now; AssertionError with its complaint."""
+    status, text = get(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
+    answer = json.loads(text)
+    assert status == 200, f"{expression}: {answer['error']}"
+    found: list[Any] = answer["data"]["result"]
+    return found
+
+
+def test_prometheus_finds_what_every_panel_shows(filled: Running, prometheus: str) -> None:
+    """A real server scrapes every worker, and each dashboard's expression finds samples while there is traffic of every kind."""
+    assert not evaluated(prometheus, "up == 0")
+    producer = Producer({"bootstrap.servers": filled.settings.kafka_bootstrap})
+    producer.produce(REQUESTS.on(filled.settings.topic_prefix), b"junk")
+    assert producer.flush(10) == 0
+    assert len(ask(filled, traffic())) == 4
+    empty = dict(PROMQL)
+
+    def all_found() -> bool:
+        for title, expression in list(empty.items()):
+            if evaluated(prometheus, expression.replace("$__rate_interval", "1m")):
+                del empty[title]
+        return not empty
+
+    assert eventually(all_found), f"Nothing is found for {', '.join(empty)}."
+
+
+def test_prometheus_evaluates_every_alert_rule(prometheus: str) -> None:
+    """No rule fails on the metrics that the workers really have."""
+
+    def rules() -> list[dict[str, Any]]:
+        groups = json.loads(get(f"{prometheus}/api/v1/rules")[1])["data"]["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
+    wait_until(lambda: all(rule["health"] != "unknown" for rule in rules()), 60.0, "the rules to be evaluated")
+    assert len(rules()) == (PROMETHEUS / "alerts.yml").read_text("utf-8").count("- alert:")
+    assert [(rule["name"], rule.get("lastError")) for rule in rules() if rule["health"] != "ok"] == []
 
 
 def test_every_metric_that_is_asked_for_exists(filled: Running) -> None:
