@@ -82,6 +82,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("grants")
     rows = [
         f"INSERT INTO ms.{table} ({time}, tenant) VALUES (now(), '{tenant}')"
+        if table != "usage"
+        else f"INSERT INTO ms.usage (created_at, tenant, cost_status) VALUES (now(), '{tenant}', 'unpriced')"
         for tenant in ("acme", "globex")
         for table, time in (("requests", "created_at"), ("responses", "created_at"), ("usage", "created_at"),
                             ("alerts", "raised_at"), ("bodies", "logged_at"))
