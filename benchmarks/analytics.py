@@ -38,7 +38,8 @@ AIM_SECONDS = 0.5
 #: Facts a block: what one large insert of a sink holds, times fifty.
 BLOCK = 1_000_000
 
-#: One block of usage. Tenants, users, models and tasks are as uneven as in use: a few have most of the calls.
+#: One block of usage, uneven as in use: a few tenants, users and models have most of the calls, and a user does one thing most of
+#: the time, with the model that the tenant has chosen for it.
 FILL = """
 INSERT INTO usage (kafka_topic, kafka_partition, kafka_offset, ce_id, attempt_id, request_id, tenant, user, project, task, plan,
     provider, model, response_model, attempt, reason, status, error_code, tokens_input_uncached, tokens_cache_read,
@@ -51,8 +52,9 @@ WITH
     toUInt32(100 * pow((intDiv(h, 10007) % 9973) / 9973, 2)) AS user_number,
     ['gpt-5-mini', 'gemini-2.5-flash', 'claude-haiku-4-5', 'gpt-5', 'gemini-2.5-pro', 'claude-sonnet-4-5'] AS models,
     ['openai', 'google', 'anthropic', 'openai', 'google', 'anthropic'] AS providers,
-    1 + toUInt32(6 * pow((intDiv(h, 99800011) % 997) / 997, 2)) AS which,
     ['extraction', 'cv_draft', 'cover_letter', 'chat', 'summary', 'classification', 'code', 'search'] AS tasks,
+    1 + (user_number + if(h % 10 = 0, 1, 0)) % 8 AS task_number,
+    1 + (tenant_number + task_number + if(h % 20 = 0, 1, 0)) % 6 AS which,
     intDiv(h, 7) % 100 < 2 AS failed,
     50 + intDiv(h, 11) % 4000 AS tokens_in,
     1 + intDiv(h, 13) % 800 AS tokens_out,
@@ -60,7 +62,7 @@ WITH
     fromUnixTimestamp64Micro(toInt64({first:UInt64} + number * {step:UInt64}), 'UTC') AS at
 SELECT 'llm.usage.v1', number % 6, intDiv(number, 6), id, id, request_id,
     concat('tenant-', leftPad(toString(tenant_number), 3, '0')), concat('user-', toString(tenant_number * 100 + user_number)),
-    if(tenant_number % 3 = 0, 'web', ''), tasks[1 + h % 8], 'pro', providers[which], models[which], models[which], 1, 'first',
+    if(tenant_number % 3 = 0, 'web', ''), tasks[task_number], 'pro', providers[which], models[which], models[which], 1, 'first',
     if(failed, 'failed', 'succeeded'), if(failed, 'provider_overloaded', ''), if(failed, NULL, tokens_in),
     if(failed, NULL, tokens_in % 3 * 100), if(failed, NULL, tokens_out), if(which > 3, tokens_out % 200, NULL),
     if(failed, NULL, tokens_in * 250), if(failed, NULL, tokens_out * 2000), if(failed, 0, tokens_in * 250 + tokens_out * 2000),
@@ -134,7 +136,12 @@ def fill(client: Client, facts: int, console: Console) -> Json | None:
     return {"rows": facts - there, "rows_per_second": round((facts - there) / seconds)}
 
 
-LARGE: Json = {"max_partitions_per_insert_block": 0, "max_execution_time": 0, "send_progress_in_http_headers": 0}
+LARGE: Json = {
+    "max_insert_threads": 2,
+    "parallel_view_processing": 1,
+    "max_execution_time": 0,
+    "send_progress_in_http_headers": 0,
+}
 
 
 def sizes(client: Client, facts: int) -> list[Json]:
@@ -154,8 +161,11 @@ def statements() -> Iterator[tuple[str, str]]:
     for view in READ_VIEWS:
         yield f"view {view}", f"SELECT * FROM {view} LIMIT 100"  # noqa: S608
     text = (ROOT / "docs" / "analytics.md").read_text("utf-8")
-    for found in re.finditer(r"([^\n]+)\n+```sql\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        yield found[1].strip()[:70], found[2]
+    for found in re.finditer(r"^```sql\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        before = text[: found.start()].rstrip().split("\n\n")
+        paragraph = next(part for part in reversed(before) if not part.startswith(("```", "SELECT")))
+        tables = " ".join(re.findall(r"(?:FROM|JOIN) (\w+)", found[1]))
+        yield f"{paragraph.splitlines()[0][:48]} ({tables})", found[1]
 
 
 def asked(client: Client, rounds: int, console: Console) -> list[Json]:
