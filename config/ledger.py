@@ -366,35 +366,45 @@ def adjusted(db: Connection, ids: Iterable[str]) -> Iterator[tuple[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """An account in a month: what stands in its row, and what its requests, calls and adjustments add up to (nano-USD)."""
+    """An account in a month: what stands in its row, and what its requests, calls and adjustments add up to (nano-USD).
+
+    `unknown_calls` counts settled calls whose cost is not known, `adjustments` price adjustments.
+    """
 
     account: str
     window: str
     spent_nano: int
     reserved_nano: int
+    unknown_nano: int
     settled_nano: int
     held_nano: int
+    unknown_calls: int
+    adjustments: int
 
 
 def balances(db: Connection) -> list[Balance]:
     """Every account beside the sums of what it is made of; requests that the ledger has forgotten are not among these."""
-    spent, settled, held = (defaultdict[tuple[str, str], int](int) for _ in range(3))
-    reserved: dict[tuple[str, str], int] = defaultdict(int)
-    for row in db.execute(select(ACCOUNTS)):
-        spent[row.account, row.window], reserved[row.account, row.window] = row.spent_nano, row.reserved_nano
+    rows = {
+        (row.account, row.window): (row.spent_nano, row.reserved_nano, row.unknown_nano)
+        for row in db.execute(select(ACCOUNTS))
+    }
+    sums = settled, held, unknown, adjustments = tuple(Counter[tuple[str, str]]() for _ in range(4))
     own = (REQUESTS.c.account, REQUESTS.c.window)
     for row in db.execute(select(*own, func.sum(REQUESTS.c.reserved_nano).label("nano")).group_by(*own)):
         held[row.account, row.window] = int(row.nano)
-    costs = select(*own, func.sum(ATTEMPTS.c.cost_nano).label("nano")).select_from(
-        REQUESTS.join(ATTEMPTS, ATTEMPTS.c.request_id == REQUESTS.c.request_id)
-    )
-    for row in db.execute(costs.where(ATTEMPTS.c.settled).group_by(*own)):
-        settled[row.account, row.window] = int(row.nano or 0)
+    calls = REQUESTS.join(ATTEMPTS, ATTEMPTS.c.request_id == REQUESTS.c.request_id)
+    without_cost = func.count() - func.count(ATTEMPTS.c.cost_nano)
+    costs = select(*own, func.sum(ATTEMPTS.c.cost_nano).label("nano"), without_cost.label("unknown"))
+    for row in db.execute(costs.select_from(calls).where(ATTEMPTS.c.settled).group_by(*own)):
+        settled[row.account, row.window], unknown[row.account, row.window] = int(row.nano or 0), row.unknown
     window = (ADJUSTMENTS.c.account, ADJUSTMENTS.c.window)
-    for row in db.execute(select(*window, func.sum(ADJUSTMENTS.c.difference_nano).label("nano")).group_by(*window)):
+    moved = select(*window, func.sum(ADJUSTMENTS.c.difference_nano).label("nano"), func.count().label("adjustments"))
+    for row in db.execute(moved.group_by(*window)):
         settled[row.account, row.window] += int(row.nano)
+        adjustments[row.account, row.window] = row.adjustments
     return [
-        Balance(*key, spent[key], reserved[key], settled[key], held[key]) for key in sorted({*spent, *settled, *held})
+        Balance(account, month, *rows.get((account, month), (0, 0, 0)), *(of[account, month] for of in sums))
+        for account, month in sorted({*rows, *settled, *held})
     ]
 
 

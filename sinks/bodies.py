@@ -15,6 +15,8 @@ from sinks.rows import POSITION, Column, Values
 Keep = Literal["full", "hash", "off"]
 
 TABLE = "bodies"
+#: The time to live that `sinks/migrations/0004_bodies.sql` gives them.
+KEEP_DAYS = 30
 COLUMNS = (
     *POSITION,
     Column("logged_at", "DateTime64(3, 'UTC')", None),

@@ -1,4 +1,4 @@
-"""`millstream reconcile`: requests, answers, ledger, usage, facts, rollups and the provider's own count, held against each other."""
+"""`millstream reconcile`: requests, answers, ledger, usage, facts, bodies, rollups and the provider's own count, held against each other."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     since = parse_since(arguments.since, now).since if arguments.since else None
     simulator = arguments.simulator or simulator_url()
     try:
-        marks, lines = reconcile(settings, since, simulator, lambda line: print(line, file=sys.stderr))
+        proof = reconcile(settings, since, simulator, lambda line: print(line, file=sys.stderr))
     except QueryFailed as why:
         raise CommandError(str(why)) from None
     except KafkaException as why:
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             "MILLSTREAM_DATABASE_URL to the one that the workers use."
         ) from None
     if arguments.json:
-        print(as_json(lines, marks, now))
+        print(as_json(proof, now))
     else:
-        draw(lines, marks, now, Console())
-    return 1 if any(line.status == "BROKEN" for line in lines) else 0
+        draw(proof, now, Console())
+    return 1 if any(line.status == "BROKEN" for line in proof.lines) else 0

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from cli.reconcile.lines import answer_lines, ledger_lines
+from cli.reconcile.answers import answer_lines
+from cli.reconcile.bodies import body_lines
+from cli.reconcile.entries import BodyEntry
+from cli.reconcile.ledger import ledger_lines
 from cli.reconcile.provider import provider_account, provider_lines
-from cli.reconcile.store import fact_lines, rollup_lines
+from cli.reconcile.rollups import rollup_lines
+from cli.reconcile.store import fact_lines
 from cli.reconcile.topics import read_topics
 from cli.reconcile.watermark import Log, Watermark
 from config.database import open_database, reading
@@ -17,10 +22,28 @@ from core.reconcile import Line
 from sinks.query import Store
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Up to where everything was compared, the comparisons, and when Kafka took the requests under way (microseconds)."""
+
+    marks: Watermark
+    lines: list[Line]
+    under_way_since: list[int]
+
+
+def now_us() -> int:
+    """The time now."""
+    return time.time_ns() // 1_000
+
+
 def reconcile(
-    settings: Settings, since_us: int | None, simulator: str | None, progress: Callable[[str], None] = lambda _: None
-) -> tuple[Watermark, list[Line]]:
-    """Up to where everything was compared, and the comparisons.
+    settings: Settings,
+    since_us: int | None,
+    simulator: str | None,
+    progress: Callable[[str], None] = lambda _: None,
+    clock: Callable[[], int] = now_us,
+) -> Proof:
+    """Hold every account against the next one; `clock` tells the time in microseconds since 1970.
 
     The provider is asked first: a call that it has ended and that is no longer under way at the watermark has its usage event
     below it. The topics come next, then the ledger and ClickHouse, which know of everything that is acknowledged by then.
@@ -30,17 +53,20 @@ def reconcile(
     codec = open_codec(settings)
     store, log, engine = Store(settings), Log(settings), open_database(settings.database_url)
     try:
+        now = clock()
         marks = log.watermark(since_us)
-        told = read_topics(log, marks, codec, progress)
-        lines = list(answer_lines(told, marks))
+        bodies = BodyEntry(settings.bodies, now)
+        told = read_topics(log, marks, codec, bodies, progress)
+        lines = list(answer_lines(told, marks, now))
         progress("Reading the ledger ...")
         with reading(engine) as db:
-            lines += ledger_lines(told, marks, db, time.time_ns() // 1_000, settings.ledger_keep_days)
+            lines += ledger_lines(told, marks, db, clock(), settings.ledger_keep_days)
         lines += fact_lines(store, settings, told, marks, progress)
+        lines += body_lines(store, settings, bodies, told, marks, progress)
         lines += rollup_lines(store, since_us, progress)
         lines += provider_lines(account, told, marks, since_us)
     finally:
         store.close()
         log.close()
         engine.dispose()
-    return marks, lines
+    return Proof(marks, lines, sorted(asked.at_us for asked in told.under_way.values()))

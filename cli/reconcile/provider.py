@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cli.errors import CommandError
-from cli.reconcile.topics import TOKENS, Told
+from cli.reconcile.entries import TOKENS
+from cli.reconcile.topics import Told
 from cli.reconcile.watermark import Watermark
 from core.admission import UUID
 from core.attempts import attempt_id

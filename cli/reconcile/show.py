@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -11,16 +10,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.amounts import moment, money, plain
+from cli.reconcile.gather import Proof
 from cli.reconcile.watermark import Watermark
 from core.reconcile import Line, Side
 
 STYLES = {"holds": "green", "BROKEN": "bold red", "not compared": "yellow"}
 
 
-def as_json(lines: Sequence[Line], marks: Watermark, taken_us: int) -> str:
+def as_json(proof: Proof, taken_us: int) -> str:
     """Everything, as one JSON object."""
+    lines = proof.lines
     whole: dict[str, Any] = {
-        "watermark": {"time_us": taken_us, "topics": _marks(marks)},
+        "watermark": {"time_us": taken_us, "topics": _marks(proof.marks)},
+        "under_way": {
+            "requests": len(proof.under_way_since),
+            "oldest_us": min(proof.under_way_since, default=None),
+        },
         "status": "BROKEN" if any(line.status == "BROKEN" for line in lines) else "holds",
         "lines": [
             {
@@ -53,10 +58,15 @@ def _marks(marks: Watermark) -> dict[str, Any]:
     }
 
 
-def draw(lines: Sequence[Line], marks: Watermark, taken_us: int, console: Console) -> None:
+def draw(proof: Proof, taken_us: int, console: Console) -> None:
     """Print the table, what was left out, and what differs."""
-    compared = ", ".join(f"{name} {mark.records:,}" for name, mark in marks.marks.items())
+    lines = proof.lines
+    compared = ", ".join(f"{name} {mark.records:,}" for name, mark in proof.marks.marks.items())
     console.print(f"Up to {moment(taken_us, seconds=True)} UTC; records: {compared}.", highlight=False)
+    if under_way := proof.under_way_since:
+        oldest = moment(min(under_way), seconds=True)
+        said = f"{len(under_way):,} requests under way, the oldest since {oldest} UTC."
+        console.print(said, style="yellow", highlight=False)
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for line in lines:
         left, right = _figures(line)

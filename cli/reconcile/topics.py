@@ -5,9 +5,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
-from zlib import crc32
 
+from cli.reconcile.entries import BodyEntry, RowEntry, body_book, fact_book
 from cli.reconcile.watermark import Log, Mark, Seen, Watermark
 from core.admission import UUID
 from core.pricing import TOKEN_CLASSES
@@ -15,17 +14,10 @@ from core.reconcile import Amounts, Book
 from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE
 from schemas.codec import Codec, Event, Undecodable
 from sinks.dead_letters import STAGE as SINK_STAGE
-from sinks.rows import FACTS, Fact, columns_of, values_of
+from sinks.rows import FACTS, values_of
 
 #: Codes of answers that a request id can get beside its own.
 BESIDE = ("caller_request_id_reused", "caller_undecodable")
-TOKENS = tuple(f"tokens_{name}" for name in TOKEN_CLASSES)
-
-#: What the rows of a fact table are summed by.
-FIGURES: dict[str, tuple[str, ...]] = {
-    "usage": ("rows", *TOKENS, "cost_nano_usd"),
-    "responses": ("rows", *TOKENS, "cost_nano_usd"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +33,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A usage event; `metered` when the meter has acknowledged it."""
+    """A usage event; `bound` counts against its account while the cost is None; `metered` when the meter has acknowledged it."""
 
     attempt_id: str
     request_id: str
@@ -53,15 +45,28 @@ class Call:
     status: str
     tokens: Amounts
     cost: int | None
+    bound: int
     metered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request: its place `topic/partition/offset`, when Kafka took it, and its deadline (microseconds since 1970).
+
+    Of a request from before the part of the log that is compared, `place` is empty and `deadline_us` None.
+    """
+
+    place: str
+    at_us: int
+    deadline_us: int | None
 
 
 @dataclass(slots=True)
 class Told:
-    """What the topics say. `due` are the requests that must have an answer, by id or by `topic/partition/offset`."""
+    """What the topics say. `due` are the requests that must have an answer, by id or by place."""
 
-    due: dict[str, str] = field(default_factory=dict)
-    under_way: set[str] = field(default_factory=set)
+    due: dict[str, Asked] = field(default_factory=dict)
+    under_way: dict[str, Asked] = field(default_factory=dict)
     too_old: set[str] = field(default_factory=set)
     answers: dict[str, dict[str, Answer]] = field(default_factory=dict)
     answered_beside: set[str] = field(default_factory=set)
@@ -70,47 +75,20 @@ class Told:
     calls: dict[str, Call] = field(default_factory=dict)
     adjustments: dict[str, Call] = field(default_factory=dict)
     facts: dict[str, Book] = field(default_factory=dict)
+    #: The bodies that the facts of a table come with.
+    bodies: dict[str, Book] = field(default_factory=dict)
 
 
-def fact_book(name: str, fact: Fact) -> Book:
-    """An empty account of a fact table's rows."""
-    return Book(name, FIGURES.get(fact.table, ("rows",)), [c.name for c in columns_of(fact.record)])
-
-
-class RowEntry:
-    """Enters rows of one fact table, whole, whether they come from an event or from ClickHouse."""
-
-    def __init__(self, fact: Fact) -> None:
-        names = [column.name for column in columns_of(fact.record)]
-        self._figures = [names.index(name) for name in FIGURES.get(fact.table, ())[1:]]
-
-    def enter(self, book: Book, row: list[Any]) -> None:
-        """Enter a row, its values in the order of `columns_of`: times as integers, everything else as JSON has it."""
-        amounts = (1, *(row[index] for index in self._figures))
-        details = b"".join(crc32(_text(value)).to_bytes(4, "big") for value in row)
-        book.add((row[1], row[2]), amounts, row[3] or f"{row[1]}/{row[2]}", details)
-
-
-def _text(value: Any) -> bytes:
-    if isinstance(value, float):
-        value = f"{value:.17g}"
-    elif isinstance(value, dict):
-        value = sorted(value.items())
-    elif isinstance(value, bool):
-        value = int(value)
-    return repr(value).encode()
-
-
-def read_topics(log: Log, marks: Watermark, codec: Codec, progress: Callable[[str], None]) -> Told:
+def read_topics(log: Log, marks: Watermark, codec: Codec, bodies: BodyEntry, progress: Callable[[str], None]) -> Told:
     """What stands in the topics between the marks."""
-    told = Told(under_way={key.decode("ascii", "replace") for key in marks.under_way})
+    told = Told()
     rejected: set[tuple[str, int, int]] = set()
     # The dead letters first: they say what the sink could not store.
     for fact in sorted(FACTS, key=lambda fact: fact.topic is not DEAD_LETTERS):
         mark = marks.marks[fact.topic.name]
         progress(f"Reading {mark.records:,} records of {fact.topic.name} ...")
         book, entry = fact_book(f"{fact.topic.name} topic", fact), RowEntry(fact)
-        told.facts[fact.table] = book
+        told.facts[fact.table], told.bodies[fact.table] = book, body_book(f"{fact.topic.name} topic")
         for seen in log.seen(mark):
             event = _event(codec, fact.topic.record, seen)
             if (tell := _TELL.get(fact.topic.name)) is not None:
@@ -124,8 +102,12 @@ def read_topics(log: Log, marks: Watermark, codec: Codec, progress: Callable[[st
                 identity = (seen.event_id or b"").decode("utf-8", "replace")
                 columns = values_of(fact.record, [event], place[0], place[1], [place[2]], [identity])
                 entry.enter(book, [column[0] for column in columns])
-    for key in (*told.under_way, *told.too_old):
-        told.due.pop(key, None)
+                bodies.event(told.bodies[fact.table], fact.record, event, seen.message, identity)
+    for key, at_us in marks.under_way.items():
+        identity = key.decode("ascii", "replace")
+        told.under_way.setdefault(identity, told.due.get(identity, Asked("", at_us, None)))
+    for identity in (*told.under_way, *told.too_old):
+        told.due.pop(identity, None)
     return told
 
 
@@ -140,12 +122,13 @@ def _request(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
     key = (seen.message.key() or b"").decode("ascii", "replace")
     place = f"{seen.message.topic()}/{seen.partition}/{seen.offset}"
     identity = event["request_id"] if event is not None else key if UUID.fullmatch(key) else place
+    asked = Asked(place, seen.message.timestamp()[1] * 1_000, event["deadline"] if event is not None else None)
     if seen.offset >= mark.handled[seen.partition]:
-        told.under_way.add(identity)
+        told.under_way[identity] = asked
     elif seen.offset < mark.due[seen.partition]:
         told.too_old.add(identity)
     else:
-        told.due[identity] = place
+        told.due[identity] = asked
 
 
 def _answer(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
@@ -169,7 +152,7 @@ def _usage(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
     call = Call(
         event["attempt_id"], event["request_id"], event["attempt"], event["tenant"], event["admitted_at"], event["finished_at"],
         event["provider"], event["status"], _tokens(event["tokens"]) or (), event["cost_nano_usd"],
-        seen.offset < mark.handled[seen.partition],
+        event["reserved_nano_usd"] or 0, seen.offset < mark.handled[seen.partition],
     )  # fmt: skip
     (told.calls if event["adjusts"] is None else told.adjustments)[_identity(seen)] = call
 

@@ -59,10 +59,10 @@ class Mark:
 
 @dataclass(slots=True)
 class Watermark:
-    """The marks by logical topic name, and the keys of calls that a lane has not acknowledged."""
+    """The marks by logical topic name, and the calls that a lane has not acknowledged: key, and microseconds of Kafka's time."""
 
     marks: dict[str, Mark]
-    under_way: set[bytes] = field(default_factory=set)
+    under_way: dict[bytes, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class Log:
             stored = _within(stored_to[topic], low, end)
             marks[topic.name] = Mark(topic, low, start, end, handled, stored, due)
         under_way = {
-            message.key() or b""
+            message.key() or b"": message.timestamp()[1] * 1_000
             for name, (low, end) in lanes.items()
             for message in self.messages(calls(name), _within(called[name], low, end), end)
         }

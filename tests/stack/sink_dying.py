@@ -106,12 +106,15 @@ def live(doom: Doom) -> None:
     """Run the sink until its point or SIGTERM."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     doomed(Fate(doom))
     consumer.run(Settings.model_validate_json(doom.settings), stop.is_set, Codec())
 
 
 def main() -> None:
     """Run one sink after another."""
+    # A SIGTERM that comes before a fork has its handler waits for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for line in sys.stdin:
         doom = Doom(**json.loads(line))
         child = os.fork()

@@ -122,7 +122,8 @@ def survive(kafka: KafkaBroker, clickhouse: ClickHouseServer, nursery: Nursery, 
         nursery.start(Doom(values[-1]))
         eventually(lambda: world.count() >= goal, PATIENCE_SECONDS)
         nursery.end_with(signal.SIGTERM)
-        assert nursery.status() == 0
+        status = nursery.status()
+        assert status == 0, f"The last sink ended with {status}."
         world.assert_store_equals_log()
         world.drop()
     finally:

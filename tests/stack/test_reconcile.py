@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from cli.exchange import Exchange
-from cli.reconcile.gather import reconcile
+from cli.reconcile.gather import Proof, now_us, reconcile
 from cli.running import Running, running
 from config import ledger
 from config.database import open_database, reading
@@ -25,7 +25,10 @@ from tests.stack.asking import ask, eventually, told
 
 ROOT = Path(__file__).parent.parent.parent
 FACTS = "llm.usage.v1 = rows of usage"
-ROLLUP = "table usage = usage_by_minute"
+ROLLUPS = {f"table usage = {name}" for name in ("usage_by_minute", "usage_by_hour", "usage_by_day", "latency_by_hour")}
+BODIES = {f"llm.{name}.v1 = rows of bodies" for name in ("requests", "responses")}
+DEADLINE = "requests past their deadline = answered"
+MINUTE_US = 60_000_000
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +62,14 @@ def proved() -> Iterator[Running]:
         yield run
 
 
+def proof(run: Running) -> Proof:
+    """Everything held against everything."""
+    return reconcile(run.settings, None, run.stack.simulator_url)
+
+
 def through(run: Running) -> bool:
     """Whether everything that was sent is acknowledged by every stage and the sink."""
-    marks, _ = reconcile(run.settings, None, run.stack.simulator_url)
+    marks = proof(run).marks
     return not marks.under_way and all(
         not mark.not_yet(mark.handled) and not mark.not_yet(mark.stored) for mark in marks.marks.values()
     )
@@ -69,8 +77,7 @@ def through(run: Running) -> bool:
 
 def broken(run: Running) -> dict[str, Line]:
     """The lines that do not hold, by name."""
-    _, lines = reconcile(run.settings, None, run.stack.simulator_url)
-    return {line.name: line for line in lines if line.status == "BROKEN"}
+    return {line.name: line for line in proof(run).lines if line.status == "BROKEN"}
 
 
 def command(run: Running, sql: str) -> None:
@@ -88,7 +95,7 @@ def priced_calls(run: Running) -> list[tuple[str, str, int]]:
 
 def test_it_holds_after_every_kind_of_request(proved: Running) -> None:
     """Every line is compared and holds; the figures are those of the requests that were sent."""
-    _, lines = reconcile(proved.settings, None, proved.stack.simulator_url)
+    lines = proof(proved).lines
     assert {line.name: (line.status, line.differences) for line in lines} == {
         line.name: ("holds", ()) for line in lines
     }
@@ -100,6 +107,17 @@ def test_it_holds_after_every_kind_of_request(proved: Running) -> None:
     assert money.left.figures["cost_nano_usd"] > 0
     assert money.left.figures["tokens_cache_read"] == 90
     assert by_name[FACTS].left.figures["cost_nano_usd"] == money.left.figures["cost_nano_usd"]
+    assert by_name[DEADLINE].left.figures == {"requests": 1}
+    unknown = by_name["unknown in accounts = bounds of calls whose cost is not known"]
+    assert unknown.left.figures["unknown_nano_usd"] > 0
+    timed = by_name["table usage = latency_by_hour"].right.figures
+    assert timed["calls"] == calls.left.figures["calls"] + 1  # the provider echo has no account
+    assert timed["with_first_token_us"] == 0 < timed["with_provider_us"] <= timed["calls"] == timed["with_queue_us"]
+    kept = [by_name[name].right.figures for name in sorted(BODIES)]
+    assert [each["rows"] for each in kept] == [
+        by_name[f"llm.{n}.v1 = rows of {n}"].right.figures["rows"] for n in ("requests", "responses")
+    ]
+    assert all(each["body_bytes"] > each["rows"] for each in kept)
 
 
 def test_the_command_prints_it_and_exits_0(proved: Running) -> None:
@@ -132,13 +150,54 @@ def test_it_works_while_traffic_runs(proved: Running) -> None:
     exchange.flush()
     seen = 0
     for _ in range(3):
-        marks, lines = reconcile(proved.settings, None, proved.stack.simulator_url)
-        seen += len(marks.under_way)
-        assert {line.name: line.differences for line in lines if line.status == "BROKEN"} == {}
+        found = proof(proved)
+        seen += len(found.under_way_since)
+        assert {line.name: line.differences for line in found.lines if line.status == "BROKEN"} == {}
     assert len(exchange.answers([request["request_id"] for request in requests], 20)) == 60
     exchange.close()
     assert seen
     assert eventually(lambda: through(proved))
+
+
+def test_bodies_that_are_not_kept_are_not_compared(proved: Running) -> None:
+    """Where the setting says off, or 30 days have passed, the line says so; a text that is kept is none too many for `hash`."""
+    for settings, later, status, note in (
+        ({"bodies": "off"}, 0, "not compared", "MILLSTREAM_BODIES is off"),
+        ({}, 31, "not compared", "bodies older than 30 days"),
+        ({"bodies": "hash"}, 0, "holds", ""),
+    ):
+        run = proved.settings.model_copy(update=settings)
+        lines = reconcile(run, None, None, clock=lambda days=later: now_us() + days * 24 * 60 * MINUTE_US).lines  # type: ignore[misc]
+        found = [line for line in lines if line.name in BODIES]
+        assert [(line.status, note in str(line.notes)) for line in found] == [(status, True)] * 2
+
+
+def test_a_request_that_nobody_answers_in_time_is_named(proved: Running) -> None:
+    """With `admit` dead, what waits is counted with its age, and what should have expired long ago is broken; alive again, all holds."""
+    proved.workers["admit"].kill()
+    now = now_us()
+    late, soon = (
+        told(text, deadline=datetime.fromtimestamp((now - minutes * MINUTE_US) / 1e6, UTC).isoformat())
+        for text, minutes in (("Nobody is there.", 6), ("It may still come.", 4))
+    )
+    exchange = Exchange(proved.settings)
+    for request in (late, soon, told("No hurry.")):
+        exchange.send(request)
+    exchange.flush()
+    found = proof(proved)
+    assert len(found.under_way_since) == 3
+    assert now - MINUTE_US < found.under_way_since[0] < now_us()
+    lines = {line.name: line for line in found.lines if line.status == "BROKEN"}
+    assert {name: [d.id for d in line.differences] for name, line in lines.items()} == {DEADLINE: [late["request_id"]]}
+    done = millstream(proved, "reconcile")
+    assert done.returncode == 1
+    assert "3 requests under way, the oldest since" in done.stdout
+    proved.start_worker("admit", ["worker", "admit"])
+    answers = exchange.answers([late["request_id"], soon["request_id"]], 30)
+    exchange.close()
+    assert [answer["outcome"] for answer in answers.values()] == ["expired"] * 2
+    assert eventually(lambda: through(proved))
+    assert broken(proved) == {}
 
 
 def test_money_that_moved_in_the_ledger_is_named(proved: Running) -> None:
@@ -148,13 +207,17 @@ def test_money_that_moved_in_the_ledger_is_named(proved: Running) -> None:
     with engine.begin() as db:
         answer = db.execute(text("SELECT answer FROM requests WHERE request_id = :i"), {"i": request_id}).scalar_one()
         db.execute(text("UPDATE requests SET answer = NULL WHERE request_id = :i"), {"i": request_id})
-        db.execute(text("UPDATE accounts SET spent_nano = spent_nano + 1"))
+        db.execute(text("UPDATE accounts SET spent_nano = spent_nano + 1, unknown_nano = unknown_nano + 1"))
     lines = broken(proved)
-    assert set(lines) == {"answers = answers in the ledger", "spent in accounts = settled calls and adjustments"}
+    assert set(lines) == {
+        "answers = answers in the ledger",
+        "spent in accounts = settled calls and adjustments",
+        "unknown in accounts = bounds of calls whose cost is not known",
+    }
     assert lines["answers = answers in the ledger"].differences[0].id == request_id
     with engine.begin() as db:
         db.execute(text("UPDATE requests SET answer = :a WHERE request_id = :i"), {"i": request_id, "a": answer})
-        db.execute(text("UPDATE accounts SET spent_nano = spent_nano - 1"))
+        db.execute(text("UPDATE accounts SET spent_nano = spent_nano - 1, unknown_nano = unknown_nano - 1"))
     engine.dispose()
     assert broken(proved) == {}
 
@@ -201,10 +264,41 @@ def test_another_price_is_an_adjustment_that_counts_once(proved: Running) -> Non
     assert spent(proved) == money
     today = millstream(proved, "reprice", "--since", "1h", "--from-today")
     assert (today.returncode, "Nothing to adjust" in today.stdout) == (0, True), today.stdout + today.stderr
-    _, lines = reconcile(proved.settings, None, proved.stack.simulator_url)
+    lines = proof(proved).lines
     assert {line.name: line.differences for line in lines if line.status != "holds"} == {}
     by_name = {line.name: line for line in lines}
     assert by_name["price adjustments = settled in the ledger"].left.figures == {"adjustments": 4, "cost_nano_usd": 0}
+
+
+def test_what_is_broken_in_the_bodies_and_the_latencies_is_named(proved: Running) -> None:
+    """A body deleted and one changed, a group of latencies dropped, one that lost its times: each is found by its name."""
+    with connect(proved.settings) as client:
+        sql = "SELECT ce_id FROM bodies WHERE kind = {k:String} ORDER BY ce_id LIMIT 1"
+        (asked, said) = (str(client.query(sql, {"k": kind}).result_rows[0][0]) for kind in ("request", "response"))
+    command(proved, f"ALTER TABLE bodies DELETE WHERE ce_id = '{asked}'")
+    command(proved, f"ALTER TABLE bodies UPDATE body = 'Another.' WHERE ce_id = '{said}'")
+    command(proved, "ALTER TABLE latency_by_hour DELETE WHERE provider = 'google'")
+    command(
+        proved,
+        "ALTER TABLE latency_by_hour UPDATE provider_us = "
+        "initializeAggregation('quantilesTDigestState(0.5, 0.95, 0.99)', CAST(NULL, 'Nullable(Int64)')) "
+        "WHERE provider = 'anthropic'",
+    )
+    lines = broken(proved)
+    latency = "table usage = latency_by_hour"
+    assert set(lines) == {*BODIES, latency}
+    first, second = (lines[name].differences for name in sorted(BODIES))
+    assert [(d.id, d.what) for d in (*first, *second)] == [
+        (asked, "is not in table bodies"), (said, "another body in table bodies"),
+    ]  # fmt: skip
+    named = {"google": "calls ", "anthropic": "with_provider_us 1 in table usage, 0 in latency_by_hour"}
+    assert lines[latency].differing >= 2
+    assert all(any(name in d.id and what in d.what for d in lines[latency].differences) for name, what in named.items())
+    done = millstream(proved, "reconcile")
+    assert done.returncode == 1
+    assert asked in done.stdout and said in done.stdout
+    command(proved, "TRUNCATE TABLE bodies")
+    command(proved, "TRUNCATE TABLE latency_by_hour")
 
 
 def test_what_is_broken_in_clickhouse_is_named(proved: Running) -> None:
@@ -226,9 +320,11 @@ def test_what_is_broken_in_clickhouse_is_named(proved: Running) -> None:
         dearer: f"cost_nano_usd {cost:,} in llm.usage.v1 topic, {cost + 1:,} in table usage",
     }
     assert lines[FACTS].differing == 3
-    assert set(lines) == {FACTS, ROLLUP, "table usage = usage_by_hour", "table usage = usage_by_day"}
-    named = {name: "gpt-unpriced" in str(line.differences) for name, line in lines.items()}
-    assert named == {name: name == "table usage = usage_by_hour" for name in lines}
+    assert set(lines) == {FACTS, *BODIES, *ROLLUPS}
+    named = {
+        name: "gpt-unpriced" in str(lines[name].differences) for name in ROLLUPS - {"table usage = latency_by_hour"}
+    }
+    assert named == {name: name == "table usage = usage_by_hour" for name in named}
     done = millstream(proved, "reconcile")
     assert done.returncode == 1
     assert all(identity in done.stdout for identity in (gone, twice, dearer, "gpt-unpriced"))
