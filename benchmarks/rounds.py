@@ -17,7 +17,7 @@ from benchmarks.bare import WARM_UP
 from benchmarks.load import Client, Load
 from benchmarks.machine import Cost, Gauge
 from cli.running import Running
-from config import ledger
+from config import audit
 from config.database import open_database
 from sinks.writer import connect
 
@@ -145,7 +145,7 @@ class Bench:
             time.sleep(0.1)
         while True:
             with self._database.begin() as db:
-                held = ledger.totals(db)
+                held = audit.totals(db)
             calls = self.simulator()["outcomes"]["answered"]
             open_ = held.unsettled + held.unanswered + (held.reserved_nano > 0)
             parity = Parity(load.sent, load.completed, self.usage_rows() - rows_before, calls, open_)

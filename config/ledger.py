@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, Table, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from config.models import ACCOUNTS, ADJUSTMENTS, ATTEMPTS, REQUESTS, WORKERS
@@ -310,104 +309,6 @@ def purge(db: Connection, now: int, keep_days: int) -> int:
     return gone
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """Sums over the whole ledger, in nano-USD, and counts of what is still open."""
-
-    spent_nano: int
-    reserved_nano: int
-    unknown_nano: int
-    requests: int
-    unanswered: int
-    unsettled: int
-
-
-def totals(db: Connection) -> Totals:
-    """What the ledger holds in all."""
-    money = db.execute(
-        select(
-            *(func.coalesce(func.sum(ACCOUNTS.c[name]), 0) for name in ("spent_nano", "reserved_nano", "unknown_nano"))
-        )
-    ).one()
-    requests = db.execute(select(func.count(), func.count(REQUESTS.c.answer))).one()
-    unsettled = db.execute(select(func.count()).select_from(ATTEMPTS).where(ATTEMPTS.c.settled.is_(False))).scalar_one()
-    return Totals(int(money[0]), int(money[1]), int(money[2]), requests[0], requests[0] - requests[1], unsettled)
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """What the ledger holds of one request: `attempts` are its ended calls as (number, settled, cost in nano-USD)."""
-
-    request_id: str
-    account: str
-    window: str
-    answered: bool
-    attempts: tuple[tuple[int, bool, int | None], ...]
-
-
-def held(db: Connection, ids: Iterable[str]) -> Iterator[Held]:
-    """What the ledger holds of these requests; one that it does not know, or has forgotten, is left out. Locks nothing."""
-    wanted = iter(ids)
-    while chunk := list(islice(wanted, 500)):
-        attempts: dict[str, list[tuple[int, bool, int | None]]] = defaultdict(list)
-        for row in db.execute(_ENDED_OF, {"ids": chunk}):
-            attempts[row.request_id].append((row.number, row.settled, row.cost_nano))
-        for row in db.execute(_HELD, {"ids": chunk}):
-            yield Held(row.request_id, row.account, row.window, row.answered, tuple(attempts[row.request_id]))
-
-
-def adjusted(db: Connection, ids: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """Those of these price adjustments that have moved money, and by how much."""
-    wanted = iter(ids)
-    while chunk := list(islice(wanted, 500)):
-        for row in db.execute(_ADJUSTED, {"ids": chunk}):
-            yield row.adjustment_id, row.difference_nano
-
-
-@dataclass(frozen=True, slots=True)
-class Balance:
-    """An account in a month: what stands in its row, and what its requests, calls and adjustments add up to (nano-USD).
-
-    `unknown_calls` counts settled calls whose cost is not known, `adjustments` price adjustments.
-    """
-
-    account: str
-    window: str
-    spent_nano: int
-    reserved_nano: int
-    unknown_nano: int
-    settled_nano: int
-    held_nano: int
-    unknown_calls: int
-    adjustments: int
-
-
-def balances(db: Connection) -> list[Balance]:
-    """Every account beside the sums of what it is made of; requests that the ledger has forgotten are not among these."""
-    rows = {
-        (row.account, row.window): (row.spent_nano, row.reserved_nano, row.unknown_nano)
-        for row in db.execute(select(ACCOUNTS))
-    }
-    sums = settled, held, unknown, adjustments = tuple(Counter[tuple[str, str]]() for _ in range(4))
-    own = (REQUESTS.c.account, REQUESTS.c.window)
-    for row in db.execute(select(*own, func.sum(REQUESTS.c.reserved_nano).label("nano")).group_by(*own)):
-        held[row.account, row.window] = int(row.nano)
-    calls = REQUESTS.join(ATTEMPTS, ATTEMPTS.c.request_id == REQUESTS.c.request_id)
-    without_cost = func.count() - func.count(ATTEMPTS.c.cost_nano)
-    costs = select(*own, func.sum(ATTEMPTS.c.cost_nano).label("nano"), without_cost.label("unknown"))
-    for row in db.execute(costs.select_from(calls).where(ATTEMPTS.c.settled).group_by(*own)):
-        settled[row.account, row.window], unknown[row.account, row.window] = int(row.nano or 0), row.unknown
-    window = (ADJUSTMENTS.c.account, ADJUSTMENTS.c.window)
-    moved = select(*window, func.sum(ADJUSTMENTS.c.difference_nano).label("nano"), func.count().label("adjustments"))
-    for row in db.execute(moved.group_by(*window)):
-        settled[row.account, row.window] += int(row.nano)
-        adjustments[row.account, row.window] = row.adjustments
-    return [
-        Balance(account, month, *rows.get((account, month), (0, 0, 0)), *(of[account, month] for of in sums))
-        for account, month in sorted({*rows, *settled, *held})
-    ]
-
-
 def _requests(db: Connection, ids: Iterable[str]) -> Sequence[Row[Any]]:
     """The rows of these requests, locked in one order, so that two transactions cannot wait for each other."""
     return db.execute(_REQUESTS_OF, {"ids": sorted(set(ids))}).all()
@@ -482,15 +383,6 @@ _REQUESTS_OF = (
 )
 _ATTEMPTS_OF = (
     select(ATTEMPTS).where(ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True))).order_by(ATTEMPTS.c.number)
-)
-_ENDED_OF = select(ATTEMPTS.c.request_id, ATTEMPTS.c.number, ATTEMPTS.c.settled, ATTEMPTS.c.cost_nano).where(
-    ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True)), ATTEMPTS.c.ended_at.is_not(None)
-)
-_HELD = select(
-    REQUESTS.c.request_id, REQUESTS.c.account, REQUESTS.c.window, REQUESTS.c.answer.is_not(None).label("answered")
-).where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True)))
-_ADJUSTED = select(ADJUSTMENTS.c.adjustment_id, ADJUSTMENTS.c.difference_nano).where(
-    ADJUSTMENTS.c.adjustment_id.in_(bindparam("ids", expanding=True))
 )
 _ADMIT = insert(REQUESTS)
 _BEGIN = insert(ATTEMPTS)

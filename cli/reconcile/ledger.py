@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from cli.reconcile.answers import under_way_notes
 from cli.reconcile.topics import Call, Told
 from cli.reconcile.watermark import Watermark
-from config import ledger
+from config import audit, ledger
 from core.admission import LONGEST_LABEL, UUID
 from core.reconcile import Book, Line, compare, not_compared
 from core.topics import USAGE
@@ -36,9 +36,9 @@ class Kept:
     What was finished before `forgotten_from` it may have forgotten, after `keep_days`.
     """
 
-    requests: dict[str, ledger.Held]
+    requests: dict[str, audit.Held]
     adjusted: dict[str, int]
-    balances: list[ledger.Balance]
+    balances: list[audit.Balance]
     forgotten_from: int
     keep_days: int
 
@@ -56,9 +56,9 @@ def ledger_lines(told: Told, marks: Watermark, db: Connection, now: int, keep_da
     ids = {ledger_key(i): i for i in told.due if i in told.answers}
     ids |= {call.request_id: call.request_id for call in told.calls.values()}
     kept = Kept(
-        {ids[row.request_id]: row for row in ledger.held(db, ids)},
-        dict(ledger.adjusted(db, [call.attempt_id for call in told.adjustments.values()])),
-        ledger.balances(db), now - keep_days * DAY_US + FORGETTING_US, keep_days,
+        {ids[row.request_id]: row for row in audit.held(db, ids)},
+        dict(audit.adjusted(db, [call.attempt_id for call in told.adjustments.values()])),
+        audit.balances(db), now - keep_days * DAY_US + FORGETTING_US, keep_days,
     )  # fmt: skip
     yield _answer_line(told, kept)
     yield from _call_lines(told, kept)
@@ -192,5 +192,5 @@ def _charged(call: Call) -> Account:
     return call.tenant[:LONGEST_LABEL].replace("\x00", ""), ledger.month_of(call.admitted_at)
 
 
-def _account(balance: ledger.Balance) -> str:
+def _account(balance: audit.Balance) -> str:
     return f"account {balance.account} in {balance.window}"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from config import ledger
+from config import audit, ledger
 from config.database import create_tables, open_database, reading
 from config.settings import SettingsError
 from core.attempts import Begin, Expire, Finished, GiveUp, Lost, Wait
@@ -227,8 +227,8 @@ def test_an_adjustment_moves_money_once_also_for_a_forgotten_call(book: Book) ->
     assert book.run(ledger.adjust, cheaper, dearer) == [True, False]
     assert book.sums() == (380, 0, 0)
     with reading(book.engine) as db:
-        assert dict(ledger.adjusted(db, [dearer.adjustment_id, "unknown"])) == {dearer.adjustment_id: 500}
-        (balance,) = (each for each in ledger.balances(db) if each.account == book.account)
+        assert dict(audit.adjusted(db, [dearer.adjustment_id, "unknown"])) == {dearer.adjustment_id: 500}
+        (balance,) = (each for each in audit.balances(db) if each.account == book.account)
     assert (balance.spent_nano, balance.settled_nano, balance.held_nano) == (380, 380, 0)
 
 
@@ -236,12 +236,12 @@ def test_reading_sees_one_moment_and_holds_up_nobody(book: Book) -> None:
     """What is read stays as it was at the first look, while another transaction writes and commits."""
     book.admit()
     with reading(book.engine) as db:
-        assert [row.answered for row in ledger.held(db, [book.id])] == [False]
+        assert [row.answered for row in audit.held(db, [book.id])] == [False]
         book.start()
         assert book.end(1, b"answer", cost=7)
-        assert [(row.answered, row.attempts) for row in ledger.held(db, [book.id])] == [(False, ())]
+        assert [(row.answered, row.attempts) for row in audit.held(db, [book.id])] == [(False, ())]
     with reading(book.engine) as db:
-        assert [(row.answered, row.attempts) for row in ledger.held(db, [book.id])] == [(True, ((1, False, 7),))]
+        assert [(row.answered, row.attempts) for row in audit.held(db, [book.id])] == [(True, ((1, False, 7),))]
 
 
 def test_what_was_never_admitted_is_not_called(book: Book) -> None:

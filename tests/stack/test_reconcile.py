@@ -16,7 +16,7 @@ from sqlalchemy import text
 from cli.exchange import Exchange
 from cli.reconcile.gather import Proof, now_us, reconcile
 from cli.running import Running, running
-from config import ledger
+from config import audit
 from config.database import open_database, reading
 from core.reconcile import Line
 from sinks.writer import connect
@@ -226,7 +226,7 @@ def spent(run: Running) -> int:
     """What all accounts of the ledger have spent, in nano-USD."""
     engine = open_database(run.settings.database_url)
     with reading(engine) as db:
-        found = ledger.totals(db).spent_nano
+        found = audit.totals(db).spent_nano
     engine.dispose()
     return found
 

@@ -13,7 +13,7 @@ import pytest
 
 from cli.exchange import Exchange
 from cli.running import Running, running
-from config import ledger
+from config import audit
 from config.database import open_database
 from core.topics import RESPONSES
 from schemas.codec import Codec, Event
@@ -46,10 +46,10 @@ class Soak:
             self.calls[call["client_request_id"]].append(call)
 
     @staticmethod
-    def _totals(run: Running) -> ledger.Totals:
+    def _totals(run: Running) -> audit.Totals:
         engine = open_database(run.settings.database_url)
         with engine.begin() as db:
-            found = ledger.totals(db)
+            found = audit.totals(db)
         engine.dispose()
         return found
 
