@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import tempfile
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -90,10 +91,13 @@ class Engine:
 
 
 def _insert(connection: Connection, insert: sql.InsertParts) -> Answer:
-    with connection.send_insert(insert.statement, insert.format) as stream:
-        stream.append(insert.data.tobytes())
-        result = stream.finish()
-    return Answer(b"", None, {"written_rows": result.rows_written, "written_bytes": result.bytes_written})
+    # Out of a file, because chDB's stream of an insert (send_insert) ends well when the engine refuses to commit it.
+    with tempfile.NamedTemporaryFile(prefix="insert-") as file:
+        file.write(insert.data)
+        file.flush()
+        source = f"FROM INFILE {sql.quote(file.name)} {insert.settings} FORMAT {insert.format}"
+        result = connection.query(f"{insert.statement} {source}", "TabSeparated")
+    return Answer(b"", None, {"written_rows": result.rows_written(), "written_bytes": result.bytes_written()})
 
 
 def _query(connection: Connection, text: bytes, default_format: str) -> Answer:

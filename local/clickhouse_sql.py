@@ -23,9 +23,10 @@ _READERS = {"SELECT", "WITH", "SHOW", "DESCRIBE", "DESC", "EXISTS", "EXPLAIN", "
 
 
 class InsertParts(NamedTuple):
-    """`INSERT` statement without its `FORMAT` clause, the format's name, and the data that follows it."""
+    """What an `INSERT` says up to its `SETTINGS` and `FORMAT`, these settings, the format's name, and the data that follows it."""
 
     statement: str
+    settings: str
     format: str
     data: memoryview
 
@@ -39,6 +40,7 @@ def split_insert(text: bytes) -> InsertParts | None:
     depth = 0
     first = True
     position = 0
+    settings: int | None = None
     while match := _TOKEN.match(text, position):
         position = match.end()
         if match["open"]:
@@ -49,12 +51,16 @@ def split_insert(text: bytes) -> InsertParts | None:
             word = match["word"].upper()
             if (first and word != b"INSERT") or word in (b"VALUES", b"SELECT", b"WITH", b"INFILE"):
                 return None
+            if word == b"SETTINGS" and settings is None:
+                settings = match.start()
             if word == b"FORMAT" and (name := re.compile(rb"\s+([A-Za-z][A-Za-z0-9]*)").match(text, position)):
                 if name[1].upper() == b"VALUES":
                     return None
                 data = re.compile(rb"[ \t\f]*\r?\n?").match(text, name.end())
                 start = data.end() if data else name.end()
-                return InsertParts(text[: match.start()].decode(), name[1].decode(), memoryview(text)[start:])
+                end = match.start() if settings is None else settings
+                said = text[:end].decode(), text[end : match.start()].decode()
+                return InsertParts(*said, name[1].decode(), memoryview(text)[start:])
         if not match["skip"]:
             first = False
     return None

@@ -125,6 +125,27 @@ def test_a_failed_insert_leaves_no_row(client: Client) -> None:
     assert client.command("SELECT count() FROM t") == 0
 
 
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ("ADD CONSTRAINT small CHECK n < 2", 469),
+        ("MODIFY SETTING min_free_disk_bytes_to_perform_insert = 1000000000000000000", 243),
+        ("MODIFY SETTING parts_to_throw_insert = 1, parts_to_delay_insert = 1", 252),
+        ("MODIFY SETTING table_readonly = 1", 774),
+    ],
+)
+def test_an_insert_that_the_engine_refuses_is_an_error(client: Client, change: str, code: int) -> None:
+    """What a table refuses while its rows are written is told to the client with its code, and leaves no row."""
+    client.command("DROP TABLE IF EXISTS refusing")
+    client.command("CREATE TABLE refusing (n UInt64) ENGINE = MergeTree ORDER BY n")
+    client.insert("refusing", [[1]], ["n"])
+    client.command(f"ALTER TABLE refusing {change}")
+    for block in (b'{"n": 2}\n', b'{"n": 3}\n{"n": 4}\n'):
+        with pytest.raises(DatabaseError, match=f"Code: {code}"):
+            client.raw_insert("refusing", insert_block=block, fmt="JSONEachRow")
+    assert client.command("SELECT count() FROM refusing") == 1
+
+
 def test_settings_and_parameters_last_one_request(server: ClickHouseServer) -> None:
     """A setting or a bound parameter of one request is not seen by the next."""
     query = "SELECT getSetting('max_block_size')"

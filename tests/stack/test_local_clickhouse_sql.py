@@ -34,7 +34,8 @@ def test_insert_with_data_is_parted(text: bytes, statement: str, name: str, data
     """The statement ends before FORMAT; the data begins after its line, whatever bytes it holds."""
     parts = split_insert(text)
     assert parts is not None
-    assert (parts.statement, parts.format, bytes(parts.data)) == (statement, name, data)
+    assert (parts.statement + parts.settings, parts.format, bytes(parts.data)) == (statement, name, data)
+    assert "SETTINGS" not in parts.statement
 
 
 @pytest.mark.parametrize(
