@@ -27,7 +27,8 @@ from sinks.batch import Prepared, prepare
 from sinks.dead_letters import DeadLetters
 from sinks.metrics import Place, SinkMetrics
 from sinks.partition import Partition, resume_from
-from sinks.rows import FACTS
+from sinks.query import reason
+from sinks.rows import FACTS, Fact
 from sinks.tables import SchemaBehind, require_current_schema
 from sinks.window import Window
 from sinks.writer import Writer
@@ -141,11 +142,20 @@ class Sink:
             writer.close()
 
     def _places(self) -> list[Place]:
-        return [Place(p.topic, p.number, p.first, p.waiting_since_ms()) for p in list(self._partitions.values())]
+        partitions = list(self._partitions.values())
+        return [Place(p.topic, p.number, p.first, p.waiting_since_ms(), p.problem) for p in partitions]
 
     # --- assignment
 
     def _assigned(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
+        try:
+            self._take_over(consumer, assigned)
+        except KafkaException as error:
+            # One that the library raised, and that no Python frame has handled, would leave the callback as its bare KafkaError,
+            # which is no exception and which nothing can catch.
+            raise KafkaException(*error.args) from None
+
+    def _take_over(self, consumer: Consumer, assigned: list[TopicPartition]) -> None:
         self._member = consumer.memberid() or ""
         committed = consumer.committed(assigned, timeout=RPC_SECONDS)
         windows, self._windows = self._windows, {}
@@ -171,6 +181,8 @@ class Sink:
             window = Window(low)
         start = max(low, first - window.within, window.next_offset)
         fact = self._facts[place.topic]
+        if 0 <= place.offset <= high:
+            self._note_lost(fact, TopicPartition(place.topic, place.partition), place.offset, low, last)
         return Partition(place.topic, place.partition, fact, first, last, window, start)
 
     def _revoked(self, consumer: Consumer, revoked: list[TopicPartition]) -> None:
@@ -180,15 +192,53 @@ class Sink:
 
     def _take(self, messages: Iterable[Message], now: float) -> None:
         grouped: dict[tuple[str, int], list[Message]] = {}
+        gone: list[Message] = []
         for message in messages:
             if (error := message.error()) is not None:
                 _note_read_error(error)
+                if error.code() == KafkaError._AUTO_OFFSET_RESET:
+                    gone.append(message)
                 continue
             grouped.setdefault((message.topic(), message.partition()), []).append(message)
         for key, group in grouped.items():
             partition = self._partitions.get(key)
             if partition is not None and not partition.take(group, now):
                 self._consumer.seek(partition.position(partition.next_offset))
+        for message in gone:
+            self._skip_deleted(message)
+
+    def _skip_deleted(self, message: Message) -> None:
+        """Go on where the log begins now, when retention has taken what was to be read next."""
+        partition = self._partitions.get((message.topic(), message.partition()))
+        if partition is None:
+            return
+        low, high = self._consumer.get_watermark_offsets(partition.position(0), timeout=RPC_SECONDS)
+        if partition.next_offset > high:  # the log has lost its end, or is another one
+            raise KafkaException(message.error())
+        unread = max(partition.first, partition.next_offset)
+        self._note_lost(partition.fact, partition.position(0), unread, low, partition.last)
+        partition.skip_to(low)
+        # A partition that has no place cannot be sought.
+        partitions = self._partitions.values()
+        self._consumer.assign([each.position(each.next_offset) for each in partitions])
+        self._consumer.pause([each.position(0) for each in partitions if each.failures])
+        self._consumer.resume([each.position(0) for each in partitions if not each.failures])
+
+    def _note_lost(self, fact: Fact, place: TopicPartition, first: int, low: int, last: int | None) -> None:
+        """Say that the records from `first` to where the log begins are gone; up to `last` they may have been stored."""
+        if first >= low:
+            return
+        self._metrics.lost(fact.table, low - first)
+        begun = (
+            ""
+            if last is None or last < first or last == low - 1
+            else f"; a batch up to {last} was begun, and may be stored"
+        )
+        LOG.error(
+            "Kafka deleted %d records of %s partition %d before they were known to be stored, offsets %d to %d%s. "
+            "Going on at %d; give the topic a longer retention.",
+            *(low - first, place.topic, place.partition, first, low - 1, begun, low),
+        )
 
     # --- storing
 
@@ -266,6 +316,7 @@ class Sink:
         if not partition.failures:
             self._consumer.pause([partition.position(0)])
         partition.failures += 1
+        partition.problem = f"cannot be {step}: {reason(str(error)) or type(error).__name__}"
         self._metrics.retried(step)
         delay = _backoff(partition.failures)
         partition.retry_at = time.monotonic() + delay
@@ -288,7 +339,7 @@ def _consumer_config(settings: Settings) -> dict[str, Any]:
         "group.id": settings.topic_prefix + GROUP,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
-        "auto.offset.reset": "earliest",
+        "auto.offset.reset": "error",
         "isolation.level": "read_committed",
         "partition.assignment.strategy": "roundrobin",
         "session.timeout.ms": session_ms,

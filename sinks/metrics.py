@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from config.monitoring import new_registry
+from sinks import bodies
 from sinks.rows import FACTS
 
 KAFKA_SECONDS = 3.0
@@ -26,13 +27,14 @@ STAGE = "sink"
 class Place(NamedTuple):
     """Where the sink stands in a partition: the next offset to store, and the time of the oldest record read and not stored.
 
-    Times are milliseconds since 1970; None when nothing is waiting here.
+    Times are milliseconds since 1970; None when nothing is waiting here. `problem` says why its batch could not be dealt with.
     """
 
     topic: str
     partition: int
     next_offset: int
     waiting_since_ms: int | None
+    problem: str = ""
 
 
 class SinkMetrics:
@@ -62,9 +64,15 @@ class SinkMetrics:
         self._dead_letters = Counter(
             "millstream_dead_letters_total", "Records that became dead letters.", ("stage", "reason"), registry=registry
         )
+        self._lost = Counter(
+            "millstream_sink_lost_records_total", "Records that Kafka deleted before they were known to be stored.",
+            ("table",), registry=registry,
+        )  # fmt: skip
+        for table in (*(fact.table for fact in FACTS), bodies.TABLE):
+            self._rows.labels(table)
+            self._bytes.labels(table)
         for fact in FACTS:
-            self._rows.labels(fact.table)
-            self._bytes.labels(fact.table)
+            self._lost.labels(fact.table)
         for step in ("stored", "committed"):
             self._retries.labels(step)
         self._dead_letters.labels(STAGE, "caller_undecodable")
@@ -88,6 +96,10 @@ class SinkMetrics:
     def retried(self, step: str) -> None:
         """A batch could not be `stored` or `committed`."""
         self._retries.labels(step).inc()
+
+    def lost(self, table: str, count: int) -> None:
+        """Kafka no longer holds so many records that were to become rows."""
+        self._lost.labels(table).inc(count)
 
 
 class _Lag(Collector):

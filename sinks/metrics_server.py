@@ -65,8 +65,11 @@ class _Readiness:
             urllib.request.urlopen(f"{self._clickhouse}/ping", timeout=STORE_SECONDS).close()
         except (urllib.error.URLError, OSError):
             return f"ClickHouse at {self._clickhouse} does not answer."
-        if not self._metrics.places():
+        if not (places := self._metrics.places()):
             return "No partitions are assigned to this sink."
+        if troubled := [place for place in places if place.problem]:
+            first = troubled[0]
+            return f"A batch of {first.topic} partition {first.partition} {first.problem}."
         return None
 
 

@@ -25,14 +25,15 @@ class Resume(NamedTuple):
 def resume_from(committed: int, metadata: str | None, low: int, high: int) -> Resume:
     """Where to go on after the committed offset (negative: none) and its metadata, in a log that reaches from `low` to `high`.
 
-    A batch that was begun keeps its bounds, so that it is inserted under the same token.
+    A batch that was begun keeps its bounds, so that it is inserted under the same token. Records that are gone from the beginning
+    of the log are a batch too, without a row.
     """
     if committed < 0 or committed > high:
         return Resume(low, None)
     first, _, last = (metadata or "").partition("-")
-    if first.isdecimal() and last.isdecimal() and int(first) == committed and low <= int(last) < high:
+    if first.isdecimal() and last.isdecimal() and int(first) == committed <= int(last) < high:
         return Resume(committed, int(last))
-    return Resume(max(committed, low), None)
+    return Resume(committed, low - 1 if committed < low else None)
 
 
 def event_id(message: Message) -> bytes | None:
@@ -45,7 +46,10 @@ def event_id(message: Message) -> bytes | None:
 
 @dataclass(slots=True)
 class Batch:
-    """Consecutive records of one partition, stored under one token; `first` to `last` are its recorded bounds."""
+    """Consecutive records of one partition, stored under one token; `first` to `last` are its recorded bounds.
+
+    It holds those that are in the log: none where retention has taken them all.
+    """
 
     first: int
     last: int
@@ -58,6 +62,7 @@ class Partition:
     """The state of one assigned partition.
 
     `first` is the committed offset, `last` the recorded end of the batch under way, `batch` that batch once it is complete.
+    `problem` says why its last attempt failed.
     """
 
     topic: str
@@ -71,6 +76,7 @@ class Partition:
     since: float = 0.0
     failures: int = 0
     retry_at: float = 0.0
+    problem: str = ""
     _messages: list[Message] = field(default_factory=list)
     _bytes: int = 0
     _begun: bool = False
@@ -99,14 +105,19 @@ class Partition:
             self._bytes += len(message.value() or b"")
         return True
 
+    def skip_to(self, offset: int) -> None:
+        """The log begins at `offset` now, behind what was to be read next."""
+        self.next_offset = max(self.next_offset, offset)
+        self._bridge()
+
     def due(self, rows: int, seconds: float, now: float) -> bool:
         """Whether a batch can be stored now."""
         if self.batch is not None:
             return now >= self.retry_at
-        if not self._messages:
-            return False
         if self.last is not None:
             return self.next_offset > self.last
+        if not self._messages:
+            return False
         return len(self._messages) >= rows or self._bytes >= BATCH_BYTES or now - self.since >= seconds
 
     def begin(self, rows: int) -> Batch:
@@ -133,11 +144,17 @@ class Partition:
         self.first = self.window.next_offset = self.batch.last + 1
         self.window.forget_old()
         self._begun = self._begun and not self.failures
-        self.batch, self.last, self.failures, self.since = None, None, 0, now
+        self.batch, self.last, self.failures, self.since, self.problem = None, None, 0, now, ""
+        self._bridge()
 
     def position(self, offset: int, metadata: str = "") -> TopicPartition:
         """What to commit for this partition."""
         return TopicPartition(self.topic, self.number, offset, metadata)
+
+    def _bridge(self) -> None:
+        """Where nothing is left to store before what is read next, make that gap a batch, so that it is committed."""
+        if self.batch is None and self.last is None and not self._messages and self.next_offset > self.first:
+            self.last = self.next_offset - 1
 
     def _count_to(self, last: int) -> int:
         return sum(message.offset() <= last for message in self._messages)

@@ -29,7 +29,12 @@ def get(url: str) -> tuple[int, str]:
 
 def scrape(run: Running, worker: str) -> Samples:
     """Every sample of a worker's page, by name and sorted labels."""
-    status, text = get(f"{run.monitoring[worker]}/metrics")
+    return page(run.monitoring[worker])
+
+
+def page(address: str) -> Samples:
+    """Every sample of the page at a base address, by name and sorted labels."""
+    status, text = get(f"{address}/metrics")
     assert status == 200
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value

@@ -177,7 +177,7 @@ def store_away(world: World, seconds: float, rate: int) -> Away:
     sink = world.start_sink()
     world.send_usage(rng, 100)
     eventually(lambda: world.count() == 100)
-    before = most = _memory(sink.pid)
+    before = most = memory_of(sink.pid)
     sent = 100
     world.clickhouse.kill()
     began = time.monotonic()
@@ -186,7 +186,7 @@ def store_away(world: World, seconds: float, rate: int) -> Away:
             event = usage(rng)
             world.send("LlmUsage", USAGE.name, event, event["attempt_id"])
             sent += 1
-        most = max(most, _memory(sink.pid))
+        most = max(most, memory_of(sink.pid))
         time.sleep(0.05)
     world.producer.flush()
     world.clickhouse.start()
@@ -197,7 +197,7 @@ def store_away(world: World, seconds: float, rate: int) -> Away:
         waited = time.monotonic() - back
         assert waited < 2 * PATIENCE_SECONDS, f"{sent - stored} events were not stored in time."
         noticed = noticed or (waited if stored > sent - behind else 0.0)
-        most = max(most, _memory(sink.pid))
+        most = max(most, memory_of(sink.pid))
         time.sleep(0.05)
     away = Away(sent, before, while_away, most, behind, noticed, time.monotonic() - back)
     world.assert_store_equals_log()
@@ -206,7 +206,7 @@ def store_away(world: World, seconds: float, rate: int) -> Away:
     return away
 
 
-def _memory(pid: int) -> int:
+def memory_of(pid: int) -> int:
     """The resident memory of a process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

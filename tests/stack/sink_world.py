@@ -12,6 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from clickhouse_connect.driver.client import Client
@@ -27,17 +28,23 @@ from schemas.codec import Codec, Undecodable
 from schemas.events import Tokens
 from sinks.consumer import GROUP
 from sinks.tables import migrate_clickhouse
-from sinks.writer import connect
+from sinks.writer import INSERT_SECONDS, connect
 from tests.examples import NOON
 
 SINK = """
 import signal, sys, threading
 from config.settings import Settings
 from schemas.codec import Codec
+from sinks import writer
 from sinks.consumer import run
+from sinks.metrics import SinkMetrics
+from sinks.metrics_server import serving
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-run(Settings.model_validate_json(sys.argv[1]), stop.is_set, Codec())
+settings, writer.INSERT_SECONDS = Settings.model_validate_json(sys.argv[1]), float(sys.argv[2])
+metrics = SinkMetrics(settings.kafka_bootstrap)
+with serving(settings, metrics):
+    run(settings, stop.is_set, Codec(), metrics)
 """
 TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"
 MINUTE = 60_000_000
@@ -104,10 +111,14 @@ class World:
         producer = Producer({"bootstrap.servers": kafka.bootstrap, "enable.idempotence": True, "log_level": 0})
         return cls(kafka, clickhouse, settings, Codec(), [], producer)
 
-    def start_sink(self) -> subprocess.Popen[bytes]:
-        """Another sink process."""
+    def start_sink(self, insert_seconds: float = INSERT_SECONDS, log: Path | None = None) -> subprocess.Popen[bytes]:
+        """Another sink process, with so much patience for an insert; what it says goes to `log`."""
         values = self.settings.model_dump_json(exclude_defaults=True)
-        child = subprocess.Popen([sys.executable, "-c", SINK, values], env={**os.environ, "PYTHONPATH": "."})
+        command = [sys.executable, "-c", SINK, values, str(insert_seconds)]
+        with open(log or os.devnull, "ab") as said:
+            child = subprocess.Popen(
+                command, env={**os.environ, "PYTHONPATH": "."}, stderr=said if log is not None else None
+            )
         self.processes.append(child)
         return child
 

@@ -12,12 +12,13 @@ from core.errors import CODES
 from core.outcome import Drop, Emit, Reject
 from schemas.events import Tokens
 from sinks.metrics import SinkMetrics
+from sinks.rows import FACTS
 from streams.metrics import MOST_MODELS, Metrics
 from tests.promtool import promtool
 from tests.stack.sink_world import usage
 
 
-def samples(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
+def samples(metrics: Metrics | SinkMetrics, name: str) -> dict[tuple[str, ...], float]:
     """The samples of one name by the values of their labels, in the order of the labels' names."""
     text = metrics_page(metrics.registry, "")[0].decode()
     return {
@@ -104,3 +105,16 @@ def test_prometheus_has_nothing_to_say_against_the_page() -> None:
     metrics.call_ended(fact())
     for registry in (metrics.registry, SinkMetrics("127.0.0.1:9").registry):
         promtool("check", "metrics", text=metrics_page(registry, "")[0].decode())
+
+
+def test_every_table_of_the_sink_has_its_series_from_the_start() -> None:
+    """Rows and bytes begin at 0 for bodies as for facts, retries for both steps, lost records for every topic."""
+    metrics = SinkMetrics("127.0.0.1:9")
+    facts = {(fact.table,) for fact in FACTS}
+    for name, labels in (
+        ("millstream_sink_rows_total", {*facts, ("bodies",)}),
+        ("millstream_sink_bytes_total", {*facts, ("bodies",)}),
+        ("millstream_sink_retries_total", {("stored",), ("committed",)}),
+        ("millstream_sink_lost_records_total", facts),
+    ):
+        assert samples(metrics, name) == dict.fromkeys(labels, 0.0)

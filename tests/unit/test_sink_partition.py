@@ -16,7 +16,8 @@ from sinks.window import Window
         (100, "", 0, 500, Resume(100, None)),
         (100, "100-199", 0, 500, Resume(100, 199)),  # a batch was begun
         (100, "100-199", 150, 500, Resume(100, 199)),  # and retention has taken a part of it
-        (100, "100-199", 200, 500, Resume(200, None)),  # or all of it
+        (100, "100-199", 200, 500, Resume(100, 199)),  # or all of it
+        (100, "", 200, 500, Resume(100, 199)),  # or what came after the last batch
         (100, "100-199", 0, 150, Resume(100, None)),  # or the broker has lost its end
         (100, "100-199", 0, 50, Resume(0, None)),  # or the topic was made anew
         (100, "90-199", 0, 500, Resume(100, None)),  # the bounds of another batch
