@@ -5,15 +5,21 @@ from __future__ import annotations
 import copy
 import io
 import json
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fastavro import parse_schema, schemaless_reader
 
 from cli.exchange import Exchange
+from cli.reconcile.gather import reconcile
 from cli.running import Running, running
+from config import audit
+from config.database import open_database, reading
 from config.schema_registry import SchemaRegistry, open_codec
 from config.settings import SettingsError
 from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES
@@ -21,7 +27,10 @@ from schemas.avro import SCHEMAS
 from schemas.codec import Codec, Undecodable
 from tests.conftest import QUICK
 from tests.examples import request, written
-from tests.stack.asking import ask, ask_one, log, told
+from tests.stack.asking import ask, ask_one, eventually, log, told
+
+ROOT = Path(__file__).parent.parent.parent
+ADJUSTED = "price adjustments = settled in the ledger"
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +91,57 @@ def test_a_registry_that_is_away_is_said_so(registered: Running) -> None:
     away = registered.settings.model_copy(update={"schema_registry_url": "http://127.0.0.1:9"})
     with pytest.raises(SettingsError, match=r"MILLSTREAM_SCHEMA_REGISTRY_URL=http://127\.0\.0\.1:9"):
         open_codec(away)
+
+
+def reprice(run: Running, *price: str) -> subprocess.Popen[str]:
+    """Bring the calls of this model to a price, in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "reprice", "--since", "1h", "--model", "openai/gpt-5-mini", *price],
+        env={**run.environment, "PYTHONPATH": str(ROOT)}, cwd=run.stack.data_dir, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def spent(run: Running) -> int:
+    """What all accounts of the ledger have spent, in nano-USD."""
+    engine = open_database(run.settings.database_url)
+    with reading(engine) as db:
+        found = audit.totals(db).spent_nano
+    engine.dispose()
+    return found
+
+
+def through(run: Running) -> bool:
+    """Whether everything that was sent is acknowledged by every stage and the sink."""
+    marks = reconcile(run.settings, None, run.stack.simulator_url).marks
+    return not marks.under_way and all(
+        not mark.not_yet(mark.handled) and not mark.not_yet(mark.stored) for mark in marks.marks.values()
+    )
+
+
+def test_the_proof_holds_there_and_after_two_who_reprice_at_once(registered: Running) -> None:
+    """All of this file holds in `reconcile`; so it does after two runs of `reprice` at once, and today's price undoes both."""
+    assert eventually(lambda: through(registered))
+    lines = reconcile(registered.settings, None, registered.stack.simulator_url).lines
+    assert {line.name: (line.status, line.differences) for line in lines} == {
+        line.name: ("holds", ()) for line in lines
+    }
+    money = spent(registered)
+    assert money > 0
+    both = [reprice(registered, "--price", f"input={usd},output={usd}") for usd in (7, 9)]
+    told_both = [each.communicate(timeout=120) for each in both]
+    assert [each.returncode for each in both] == [0, 0], told_both
+    assert eventually(lambda: through(registered))
+    assert spent(registered) > money
+    today = reprice(registered, "--from-today")
+    said, _ = today.communicate(timeout=120)
+    assert (today.returncode, "Nothing to adjust" in said) == (0, False), said
+    assert eventually(lambda: through(registered))
+    assert spent(registered) == money
+    lines = reconcile(registered.settings, None, registered.stack.simulator_url).lines
+    assert {line.name: (line.status, line.differences) for line in lines} == {
+        line.name: ("holds", ()) for line in lines
+    }
+    (adjusted,) = (line for line in lines if line.name == ADJUSTED)
+    assert adjusted.left.figures["adjustments"] >= 2 * 52
+    assert adjusted.left.figures["cost_nano_usd"] == 0
