@@ -15,6 +15,7 @@ from core.errors import error
 from core.facts import refusal, undecodable
 from core.outcome import Emit, Outcome, Record, Reject, pack, unpack
 from core.pricing import upper_bound
+from core.replay import times_seen
 from schemas.cloudevents import trace_of
 from schemas.codec import Codec, Undecodable
 from schemas.events import Error, LlmCall, LlmRequest, LlmResponse
@@ -59,6 +60,10 @@ class Admit:
         # Sent again, a request is the same whenever it was made.
         body = self._codec.encode("LlmRequest", {**request, "created_at": 0})
         admitted = await self._admit(request["request_id"], body, request["tenant"], bound, answer, now)
+        if admitted.kind == "other" and times_seen(record.headers):
+            # Its caller was told that these bytes cannot be read, and keeps that answer when they can be, later.
+            raw = record.value or b""
+            admitted = await self._admit(request["request_id"], raw, request["tenant"], bound, answer, now)
         if admitted.kind == "other":
             return Emit((self._encoder.response(_reused(request, record), trace, _id_at(record)),))
         if admitted.answer is not None:

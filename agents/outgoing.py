@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from core.outcome import Drop, Emit, Fail, Outcome, Outgoing, Record, Reject
+from core.replay import NOT_CARRIED, times_seen
 from core.topics import DEAD_LETTERS, RESPONSES, USAGE, Topic, calls
 from schemas.cloudevents import headers, trace_of
 from schemas.codec import Codec, Event, SchemaNotLoaded
@@ -17,8 +18,8 @@ from schemas.events import DeadLetter, Header, LlmCall, LlmResponse, LlmUsage
 LOG = logging.getLogger(__name__)
 Clock = Callable[[], int]
 
-#: Header of a dead letter that was sent again: how often the record has been one.
-TIMES_SEEN = "millstream-times-seen"
+#: More than a record's headers and the broker's own bytes around it come to.
+ENVELOPE_BYTES = 2_000
 
 
 async def decode(codec: Codec, name: str, value: bytes | None) -> Event:
@@ -40,12 +41,13 @@ async def decode(codec: Codec, name: str, value: bytes | None) -> Event:
 
 
 class Encoder:
-    """Makes the events of one stage."""
+    """Makes the events of one stage; `largest` is the most bytes that the broker takes as one record."""
 
-    def __init__(self, codec: Codec, stage: str, clock: Clock) -> None:
+    def __init__(self, codec: Codec, stage: str, clock: Clock, largest: int = 1_000_000) -> None:
         self._codec = codec
         self._stage = stage
         self._clock = clock
+        self._largest = largest
 
     def call(self, call: LlmCall, trace: bytes) -> Outgoing:
         """An admitted request on its way to its provider's lane."""
@@ -75,7 +77,6 @@ class Encoder:
 
     def _dead_letter(self, record: Record, why: Reject) -> Outgoing:
         at = self._clock()
-        seen = next((value for name, value in record.headers if name == TIMES_SEEN), b"0")
         letter = DeadLetter(
             topic=record.topic,
             partition=record.partition,
@@ -87,16 +88,19 @@ class Encoder:
             reason=why.code,
             message=why.message,
             stage=self._stage,
-            times_seen=int(seen) + 1 if seen.isdigit() else 1,
+            times_seen=times_seen(record.headers) + 1,
             failed_at=at,
         )
         place = place_of(record)
         trace = trace_of(record.headers, place)
         event_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self._stage}/{place}"))
+        value = self._codec.encode(DEAD_LETTERS.record, letter)
+        if len(value) + len(record.key or b"") + ENVELOPE_BYTES > self._largest:
+            letter |= {"value": None, "message": f"{why.message} {NOT_CARRIED}"}
+            value = self._codec.encode(DEAD_LETTERS.record, letter)
         return Outgoing(
-            DEAD_LETTERS.name, record.key or b"", self._codec.encode(DEAD_LETTERS.record, letter),
-            headers(DEAD_LETTERS.record, event_id, self._stage, at, trace),
-        )  # fmt: skip
+            DEAD_LETTERS.name, record.key or b"", value, headers(DEAD_LETTERS.record, event_id, self._stage, at, trace)
+        )
 
     def _event(
         self, topic: Topic, key: str, event_id: str, event: Mapping[str, Any], time_us: int, trace: bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from confluent_kafka import Producer
@@ -45,9 +45,11 @@ class Exchange:
             headers("LlmRequest", request_id, "send", request["created_at"], trace),
         )  # fmt: skip
 
-    def send_bytes(self, key: bytes | None, value: bytes | None, with_headers: list[tuple[str, bytes]]) -> None:
+    def send_bytes(
+        self, key: bytes | None, value: bytes | None, with_headers: Sequence[tuple[str, bytes | None]]
+    ) -> None:
         """Publish any record on the request topic."""
-        self._producer.produce(self._topic, value, key, headers=with_headers, on_delivery=self._delivered)
+        self._producer.produce(self._topic, value, key, headers=list(with_headers), on_delivery=self._delivered)
         self._producer.poll(0)
 
     def flush(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from config.settings import Settings
+from core.replay import NOT_CARRIED, times_seen
 from core.topics import DEAD_LETTERS
 from schemas.cloudevents import headers, trace_of
 from schemas.codec import Codec
@@ -70,23 +71,24 @@ class DeadLetters:
         topic, partition, offset = message.topic(), message.partition(), message.offset()
         identity = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{topic}:{partition}:{offset}"))
         now = time.time_ns() // 1000
-        reason = item.reason if with_value else f"{item.reason} The value is too large to be carried here."
-        key, original = _bytes(message.key()), message.headers() or []
+        reason = item.reason if with_value else f"{item.reason} {NOT_CARRIED}"
+        key = _bytes(message.key())
+        original = [(name, _bytes(value)) for name, value in message.headers() or ()]
         event = {
             "topic": topic,
             "partition": partition,
             "offset": offset,
             "key": key,
             "value": _bytes(message.value()) if with_value else None,
-            "headers": [{"key": name, "value": _bytes(value)} for name, value in original],
+            "headers": [{"key": name, "value": value} for name, value in original],
             "timestamp": message.timestamp()[1] * 1000,
             "reason": "caller_undecodable",
             "message": reason,
             "stage": STAGE,
-            "times_seen": 1,
+            "times_seen": times_seen(original) + 1,
             "failed_at": now,
         }
-        trace = trace_of([(name, _bytes(value) or b"") for name, value in original], identity)
+        trace = trace_of([(name, value or b"") for name, value in original], identity)
         producer.produce(
             self._topic,
             self._codec.encode("DeadLetter", event),

@@ -43,7 +43,8 @@ class _Running:
         prefix = tools.settings.topic_prefix
         self.app = build_app(prefix + stage.group, tools.settings)
         publisher = Publisher(self.app, prefix)
-        encoder = Encoder(tools.codec, self.name.split("-")[0], tools.clock)
+        largest = tools.settings.max_request_bytes * 2 + 1_000_000
+        encoder = Encoder(tools.codec, self.name.split("-")[0], tools.clock, largest)
 
         async def publish(record: Record, outcome: Outcome) -> None:
             await publisher.publish(encoder.events_of(record, outcome))

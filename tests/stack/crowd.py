@@ -10,29 +10,9 @@ from typing import Any
 from cli.exchange import Exchange
 from cli.running import Running
 from core.topics import DEAD_LETTERS, REQUESTS
-from schemas.codec import Codec, Event
+from schemas.codec import Event
 from tests.stack.asking import all_usages, eventually, log, simulator, told
-
-CODEC = Codec()
-GOOD = CODEC.encode("LlmRequest", told())
-HEADERS = [("ce_id", b"x"), ("x-binary", b"\x00\xff"), ("x-binary", b"again")]
-LETTER: Event = {
-    "topic": "t", "partition": 0, "offset": 0, "key": None, "value": None, "headers": [], "timestamp": 0, "reason": "r",
-    "message": "m", "stage": "s", "times_seen": 1, "failed_at": 0,
-}  # fmt: skip
-
-UNDECODABLE: dict[str, bytes | None] = {
-    "tombstone": None,
-    "empty": b"",
-    "text": b"hello",
-    "JSON": b'{"prompt": "hello"}',
-    "unknown fingerprint": b"\xc3\x01" + b"\x07" * 8 + GOOD[10:],
-    "unknown schema id": b"\x00\x00\x00\xff\xff" + GOOD[10:],
-    "cut short": GOOD[:40],
-    "bytes left over": GOOD + b"!",
-    "zeros": b"\x00" * 64,
-    "another record type": CODEC.encode("DeadLetter", LETTER),
-}
+from tests.stack.poison import CODEC, POISON
 
 PART = told()["messages"][0]["content"][0]
 
@@ -102,6 +82,8 @@ class Crowd:
     letters: dict[bytes, list[Event]] = field(default_factory=dict)
     sent: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     good: list[str] = field(default_factory=list)
+    #: The workers' process ids, and how often each was given partitions, before anything was sent.
+    workers: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def answer(self, case: str) -> Event:
         """The answer of a case."""
@@ -116,9 +98,14 @@ class Crowd:
         return sum(len(self.calls.get(usage["attempt_id"], ())) for usage in self.usage(case))
 
 
+def workers(run: Running) -> dict[str, tuple[int, int]]:
+    """The workers' process ids, and how often each was given partitions: once more with every generation of its group."""
+    return {name: (child.pid, child.log_path.read_text().count(" partitions.")) for name, child in run.workers.items()}
+
+
 def gather(run: Running) -> Crowd:
-    """Send the crowd, good requests among it, and wait for all that has to come of it."""
-    crowd = Crowd()
+    """Send the crowd, good requests before, among and behind the bad ones, and wait for all that has to come of it."""
+    crowd = Crowd(workers=workers(run))
     exchange = Exchange(run.settings)
     requests: dict[str, Any] = {f"refused: {n}": {**told(), **changes} for n, (changes, _, _) in REFUSED.items()}
     for provider, model in MODELS.items():
@@ -130,15 +117,20 @@ def gather(run: Running) -> Crowd:
     requests["unpriced"] = told(model="openai/gpt-unpriced")
     requests["expired"] = told(deadline="2020-01-01T00:00:00Z")
     requests |= {f"good {n}": told(f"Number {n}.", sim={"latency_ms": 5}) for n in range(100)}
-    for name, value in UNDECODABLE.items():
+    before = {f"good before {n}": told(f"Before {n}.", sim={"latency_ms": 5}) for n in range(100)}
+    for name, request in before.items():
+        crowd.keys[name] = request["request_id"].encode()
+        exchange.send(request)
+    for name, poison in POISON.items():
         for readable in (True, False):
             key = str(uuid.uuid4()).encode() if readable else b"\xff\x00" + uuid.uuid4().bytes
             crowd.keys[f"{name}, {readable}"] = key
-            exchange.send_bytes(key, value, HEADERS)
+            exchange.send_bytes(key, *poison)
     for name, request in requests.items():
         crowd.keys[name] = request["request_id"].encode()
         exchange.send(request)
     exchange.flush()
+    requests |= before
     answered = [key.decode() for name, key in crowd.keys.items() if not name.endswith(", False")]
     crowd.answers = exchange.answers(answered, 40)
     exchange.close()
@@ -161,4 +153,4 @@ def _look(run: Running, crowd: Crowd) -> bool:
         calls[call["client_request_id"]].append(call)
     crowd.calls = calls
     complete = all(len(crowd.usages.get(i, ())) == a["attempts"] for i, a in crowd.answers.items())
-    return complete and len(letters) >= 2 * len(UNDECODABLE)
+    return complete and len(letters) >= 2 * len(POISON)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from typing import Any
 
 import pytest
 
+from cli.exchange import Exchange
 from cli.running import Running
-from core.topics import REQUESTS, RESPONSES
-from tests.stack.asking import ask_one, events, told
-from tests.stack.crowd import CODEC, FAILING, HEADERS, MODELS, REFUSED, RETRY_AFTER, UNDECODABLE, Crowd, gather
+from core.replay import NOT_CARRIED, TIMES_SEEN
+from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES
+from schemas.codec import Event
+from tests.stack.asking import ask, ask_one, events, eventually, log, told
+from tests.stack.crowd import FAILING, MODELS, REFUSED, RETRY_AFTER, Crowd, gather, workers
+from tests.stack.poison import CODEC, HEADERS, POISON
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +32,13 @@ def everything_still_runs(pipeline: Running) -> Any:
     assert {name: child.pid for name, child in pipeline.workers.items() if child.running} == before
 
 
-@pytest.mark.parametrize("name", UNDECODABLE)
+def letter_of(run: Running, key: bytes) -> Event | None:
+    """The dead letter of the record with this key, None while there is none."""
+    letters = (CODEC.decode(DEAD_LETTERS.record, message.value()) for message in log(run, DEAD_LETTERS))
+    return next((letter for letter in letters if letter["key"] == key), None)
+
+
+@pytest.mark.parametrize("name", POISON)
 @pytest.mark.parametrize("readable", [True, False], ids=["readable key", "other key"])
 def test_an_undecodable_record_becomes_a_dead_letter_byte_for_byte(name: str, readable: bool, crowd: Crowd) -> None:
     """Key, value and headers come back intact with their position, once, and a caller whose id can be read is answered."""
@@ -36,11 +47,11 @@ def test_an_undecodable_record_becomes_a_dead_letter_byte_for_byte(name: str, re
     assert len(letters) == 1
     letter = letters[0]
     assert (letter["value"], letter["topic"], letter["reason"]) == (
-        UNDECODABLE[name],
+        POISON[name].value,
         REQUESTS.name,
         "caller_undecodable",
     )
-    assert [(h["key"], h["value"]) for h in letter["headers"]] == HEADERS
+    assert [(h["key"], h["value"]) for h in letter["headers"]] == POISON[name].headers
     assert (letter["partition"], letter["offset"]) == crowd.sent[key]
     if readable:
         answer = crowd.answer(f"{name}, {readable}")
@@ -97,9 +108,52 @@ def test_a_deadline_already_past_is_expired_without_a_call(crowd: Crowd) -> None
     assert (answer["outcome"], answer["attempts"], answer["cost_nano_usd"]) == ("expired", 0, 0)
 
 
-def test_bad_records_in_a_crowd_hold_up_nobody(crowd: Crowd) -> None:
-    """The good requests among the bad ones all got their answers."""
-    assert {crowd.answers[request_id]["outcome"] for request_id in crowd.good} == {"completed"}
+@pytest.mark.parametrize("name", POISON)
+def test_good_requests_before_and_behind_a_bad_record_are_answered(name: str, crowd: Crowd) -> None:
+    """In the bad record's own partition stand good requests on both sides of it, and each of them has its answer."""
+    partition, offset = crowd.sent[crowd.keys[f"{name}, True"]]
+    good = {crowd.sent[i.encode()][1]: i for i in crowd.good if crowd.sent[i.encode()][0] == partition}
+    assert min(good) < offset < max(good)
+    assert {crowd.answers[request_id]["outcome"] for request_id in good.values()} == {"completed"}
+
+
+def test_no_worker_restarts_and_no_group_rebalances(pipeline: Running, crowd: Crowd) -> None:
+    """After the whole crowd the same processes run, and none was given its partitions again."""
+    assert workers(pipeline) == crowd.workers
+
+
+def test_a_record_too_large_for_its_dead_letter_holds_up_nobody(pipeline: Running) -> None:
+    """Its dead letter has everything but the value, says so, and the lane goes on behind it."""
+    key, value = uuid.uuid4().bytes, b"\xc3\x01" + b"\x00" * 1_399_700
+    exchange = Exchange(pipeline.settings)
+    exchange.send_bytes(key, value, HEADERS)
+    exchange.flush()
+    exchange.close()
+    found = eventually(lambda: letter_of(pipeline, key))
+    assert (found["value"], [(h["key"], h["value"]) for h in found["headers"]]) == (None, HEADERS)
+    assert found["message"].endswith(NOT_CARRIED)
+    assert {a["outcome"] for a in ask(pipeline, [told(f"Behind {n}.") for n in range(30)]).values()} == {"completed"}
+
+
+FORGED = {
+    "beyond 32 bits": b"9" * 20,
+    "5,000 digits": b"9" * 5_000,
+    "negative": b"-1",
+    "no digit": b"\xb2",
+    "null": None,
+}
+
+
+@pytest.mark.parametrize("count", FORGED.values(), ids=FORGED)
+def test_a_forged_count_of_replays_stops_nothing(count: bytes | None, pipeline: Running) -> None:
+    """A header that is no count of ours is taken for none; the record is a dead letter like any other."""
+    key = uuid.uuid4().bytes
+    exchange = Exchange(pipeline.settings)
+    exchange.send_bytes(key, b"hello", [(TIMES_SEEN, count)])
+    exchange.flush()
+    exchange.close()
+    found = eventually(lambda: letter_of(pipeline, key))
+    assert (found["times_seen"], found["headers"]) == (1, [{"key": TIMES_SEEN, "value": count}])
 
 
 def test_a_refused_key_names_the_provider_and_the_setting(crowd: Crowd) -> None:
