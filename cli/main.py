@@ -22,6 +22,7 @@ COMMANDS = {
     "top": "watch lanes, lag, errors and spend live in the terminal",
     "reconcile": "prove that requests, answers, ledger, usage, ClickHouse and the provider agree",
     "rebuild": "fill ClickHouse again from the topics and prove it equal row by row",
+    "replay": "send the records behind the dead letters again, each to where it came from, once",
     "reprice": "bring the cost of past calls to another price, as adjustments on the usage topic",
     "grant-reader": "print or apply the SQL that lets somebody read one tenant's rows",
     "migrate": "create topics, tables and registered schemas; safe to run again",

@@ -23,7 +23,8 @@ Fate = Literal["send", "sent before", "too many cycles", "not carried", "sink's"
 class Rejected:
     """What decides about a dead letter: where its record stood, who rejected it, and how often it has been one.
 
-    `carried` is false when the letter could not hold the record's value.
+    `carried` is false when the letter could not hold the record's value, `known_to_sink` true for the sink's own letter about
+    an event with an id, which it drops as a repetition when it comes again.
     """
 
     topic: str
@@ -32,7 +33,7 @@ class Rejected:
     stage: str
     times_seen: int
     carried: bool
-    has_event_id: bool
+    known_to_sink: bool
 
     @property
     def place(self) -> str:
@@ -68,7 +69,7 @@ def fate_of(letter: Rejected, max_cycles: int, bounds: tuple[int, int] | None, s
     `bounds` are the first offset and the end of the partition that its record stood in, None where there is none any more.
     Only a log that has kept all that came after the record tells whether it was `sent_again`.
     """
-    if letter.stage == "sink" and letter.has_event_id:
+    if letter.known_to_sink:
         return "sink's"
     if not letter.carried:
         return "not carried"
