@@ -1,6 +1,7 @@
-.PHONY: demo test lint bench generate dashboards lock clean
+.PHONY: demo test lint bench soak generate dashboards lock clean
 
 PYTHON ?= python3
+SOAK_MINUTES ?= 30
 BIN := .venv/bin
 
 demo: .venv/ready
@@ -21,6 +22,9 @@ lint: .venv/ready
 
 bench: .venv/ready
 	@$(BIN)/python -m benchmarks.spine
+
+soak: .venv/ready
+	@$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
 
 generate: .venv/ready
 	$(BIN)/python -m cli.generate

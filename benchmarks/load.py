@@ -65,31 +65,36 @@ class Client:
 
     def backlog(self, count: int, directive: str = "") -> Load:
         """Send `count` requests as fast as the broker takes them, and wait for the answers."""
-        requests = [_request(number, directive) for number in range(count)]
+        requests = [request_number(number, directive) for number in range(count)]
         with _Receiver(self, requests) as receiver:
             for request in requests:
-                self._send(request)
-            self._producer.flush()
+                self.send(request)
+            self.flush()
             return receiver.result()
 
     def steady(self, per_second: float, seconds: float) -> Load:
         """Send requests at one constant rate, whatever comes back, and wait for the answers."""
-        requests = [_request(number) for number in range(max(2, int(per_second * seconds)))]
+        requests = [request_number(number) for number in range(max(2, int(per_second * seconds)))]
         with _Receiver(self, requests) as receiver:
             begin = time.perf_counter()
             for number, request in enumerate(requests):
                 wait = begin + number / per_second - time.perf_counter()
                 if wait > 0:
                     time.sleep(wait)
-                self._send(request)
-            self._producer.flush()
+                self.send(request)
+            self.flush()
             return receiver.result()
+
+    def flush(self) -> None:
+        """Return when the broker has every request."""
+        self._producer.flush()
 
     def close(self) -> None:
         """Let go of the broker."""
         self.answers.close()
 
-    def _send(self, request: LlmRequest) -> None:
+    def send(self, request: LlmRequest) -> None:
+        """Publish one request, created now."""
         key = request["request_id"]
         request["created_at"] = now = time.time_ns() // 1_000
         with_headers = headers("LlmRequest", key, "benchmark", now, trace_of([], key))
@@ -139,7 +144,8 @@ class _Receiver:
                 ends = time.monotonic() + ANSWER_SECONDS
 
 
-def _request(number: int, directive: str = "") -> LlmRequest:
+def request_number(number: int, directive: str = "") -> LlmRequest:
+    """The request with this number, under a new id; `directive` tells the simulator how to behave."""
     line = {
         "request_id": new_id(), "tenant": f"tenant-{number % 7}", "user": f"user-{number % 101}", "task": "summarise",
         "plan": "pro", "model": MODEL, "prompt": prompt(number) + directive,

@@ -62,7 +62,7 @@ def long_calls(bench: Bench, waves: int) -> LongCalls:
         bench.run.wait_ready("complete", 1)
         samples = _samples(bench, psutil.Process(child.pid), loading)
         load = loading.result()
-    parity = bench.settled(load, rows)
+    parity = bench.settled(load.sent, load.completed, rows)
     return LongCalls(int(bench.simulator()["max_in_flight"]), samples, load, parity)
 
 

@@ -135,20 +135,20 @@ class Bench:
         self.reset_simulator()
         gauge = self.gauge()
         load = load_of()
-        parity = self.settled(load, rows)
+        parity = self.settled(load.sent, load.completed, rows)
         return Round(load, gauge.since(), gauge.memory(), parity)
 
-    def settled(self, load: Load, rows_before: int) -> Parity:
+    def settled(self, sent: int, completed: int, rows_before: int) -> Parity:
         """The parity once it holds, or as it stands when the sink and the meter have had time enough."""
         ends = time.monotonic() + SETTLE_SECONDS
-        while self.usage_rows() - rows_before < len(load.answers) and time.monotonic() < ends:
+        while self.usage_rows() - rows_before < completed and time.monotonic() < ends:
             time.sleep(0.1)
         while True:
             with self._database.begin() as db:
                 held = audit.totals(db)
             calls = self.simulator()["outcomes"]["answered"]
             open_ = held.unsettled + held.unanswered + (held.reserved_nano > 0)
-            parity = Parity(load.sent, load.completed, self.usage_rows() - rows_before, calls, open_)
+            parity = Parity(sent, completed, self.usage_rows() - rows_before, calls, open_)
             if parity.holds or time.monotonic() > ends:
                 return parity
             time.sleep(0.1)
