@@ -28,6 +28,7 @@ from core.topics import DEAD_LETTERS, all_topics
 from schemas.cloudevents import CE_ID
 from schemas.codec import Codec, Event, Undecodable
 from sinks.dead_letters import STAGE as SINK_STAGE
+from sinks.partition import headers_of
 
 DELIVERY_SECONDS = 30
 LONGEST_KEY = 40
@@ -156,7 +157,7 @@ def _decide(log: Log, settings: Settings, letters: list[Letter], max_cycles: int
         again = set()
         if begin:
             for message in log.messages(topics[name], begin, end):
-                again.add(replay_of(message.headers() or ()))
+                again.add(replay_of(headers_of(message)))
         for letter in those:
             number = letter.record.partition
             bounds = (low[number], end[number]) if number in end else None

@@ -14,6 +14,7 @@ from core.topics import DEAD_LETTERS
 from schemas.cloudevents import headers, trace_of
 from schemas.codec import Codec
 from sinks.batch import Rejected
+from sinks.partition import headers_of
 
 DELIVERY_SECONDS = 30.0
 STAGE = "sink"
@@ -73,7 +74,7 @@ class DeadLetters:
         now = time.time_ns() // 1000
         reason = item.reason if with_value else f"{item.reason} {NOT_CARRIED}"
         key = _bytes(message.key())
-        original = [(name, _bytes(value)) for name, value in message.headers() or ()]
+        original = headers_of(message)
         event = {
             "topic": topic,
             "partition": partition,

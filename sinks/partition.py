@@ -36,12 +36,23 @@ def resume_from(committed: int, metadata: str | None, low: int, high: int) -> Re
     return Resume(committed, low - 1 if committed < low else None)
 
 
+def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
+    """A record's headers; none where a name is not UTF-8.
+
+    confluent-kafka 2.16 raises SystemError on such a name when it is first asked, and from then on gives a name that no
+    code may touch, so the headers are taken away.
+    """
+    try:
+        found = message.headers() or []
+    except SystemError:
+        message.set_headers([])
+        return []
+    return [(name, value.encode() if isinstance(value, str) else value) for name, value in found]
+
+
 def event_id(message: Message) -> bytes | None:
     """The CloudEvents id in a record's headers."""
-    for name, value in message.headers() or ():
-        if name == CE_ID:
-            return value.encode() if isinstance(value, str) else value
-    return None
+    return next((value for name, value in headers_of(message) if name == CE_ID), None)
 
 
 @dataclass(slots=True)

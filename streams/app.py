@@ -9,6 +9,7 @@ import faust
 from yarl import URL
 
 from config.settings import Settings
+from streams.header_names import read_leniently
 from streams.transport import QuietMonitor, Transport
 
 #: Records that Faust may hold for a stage beyond those the stage works on; small, so that a full lane stops fetching.
@@ -17,6 +18,7 @@ STREAM_BUFFER = 256
 
 def build_app(group: str, settings: Settings) -> faust.App:
     """A Faust app that reads raw bytes as consumer group `group` and leaves every acknowledgement to the lanes."""
+    read_leniently()
     brokers = [URL(f"kafka://{address.strip()}") for address in settings.kafka_bootstrap.split(",")]
     session = settings.session_timeout_seconds
     app = faust.App(
