@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import methodcaller
 from typing import NamedTuple
 
 from confluent_kafka import Message, TopicPartition
@@ -13,6 +14,7 @@ from sinks.rows import Fact
 from sinks.window import Window
 
 BATCH_BYTES = 8_000_000
+_HEADERS = methodcaller("headers")
 
 
 class Resume(NamedTuple):
@@ -39,11 +41,11 @@ def resume_from(committed: int, metadata: str | None, low: int, high: int) -> Re
 def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
     """A record's headers; none where a name is not UTF-8.
 
-    confluent-kafka 2.16 raises SystemError on such a name when it is first asked, and from then on gives a name that no
-    code may touch, so the headers are taken away.
+    confluent-kafka 2.16 returns a list whose name no code may touch, and leaves an exception set. A call from C turns that into
+    SystemError; Python's own calls do so only until they are specialised. The headers are taken away then.
     """
     try:
-        found = message.headers() or []
+        found = _HEADERS(message) or []
     except SystemError:
         message.set_headers([])
         return []
