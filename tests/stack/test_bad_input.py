@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 import uuid
 from typing import Any
@@ -14,6 +17,7 @@ from cli.running import Running
 from core.replay import NOT_CARRIED, TIMES_SEEN
 from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES
 from schemas.codec import Event
+from sinks.writer import connect
 from tests.stack.asking import ask, ask_one, events, eventually, log, told
 from tests.stack.crowd import FAILING, MODELS, REFUSED, RETRY_AFTER, Crowd, gather, workers
 from tests.stack.poison import CODEC, HEADERS, POISON
@@ -133,6 +137,39 @@ def test_a_record_too_large_for_its_dead_letter_holds_up_nobody(pipeline: Runnin
     assert (found["value"], [(h["key"], h["value"]) for h in found["headers"]]) == (None, HEADERS)
     assert found["message"].endswith(NOT_CARRIED)
     assert {a["outcome"] for a in ask(pipeline, [told(f"Behind {n}.") for n in range(30)]).values()} == {"completed"}
+
+
+#: aiokafka's own builder in Python, and a text that it takes for a header's name: other clients send any bytes.
+NAMELESS = """
+import asyncio, sys
+from aiokafka import AIOKafkaProducer
+
+class Raw(str):
+    def encode(self, *_):
+        return b"x\\xff"
+
+async def main(broker, topic, key):
+    async with AIOKafkaProducer(bootstrap_servers=broker) as producer:
+        await producer.send_and_wait(topic, b"hello", bytes.fromhex(key), headers=[("a", b"1"), (Raw("x"), None)])
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_a_header_name_that_is_not_utf8_stops_neither_admit_nor_the_sink(pipeline: Running) -> None:
+    """The record is a dead letter, the byte written as it reads, and requests are answered and stored behind it."""
+    key = uuid.uuid4().bytes
+    command = [sys.executable, "-c", NAMELESS, pipeline.settings.kafka_bootstrap, REQUESTS.name, key.hex()]
+    subprocess.run(command, env={**os.environ, "AIOKAFKA_NO_EXTENSIONS": "1"}, check=True, timeout=60)
+    found = eventually(lambda: letter_of(pipeline, key))
+    assert [(h["key"], h["value"]) for h in found["headers"]] == [("a", b"1"), ("x\\xff", None)]
+    behind = [told(f"Behind {n}.") for n in range(30)]
+    assert {a["outcome"] for a in ask(pipeline, behind).values()} == {"completed"}
+    with connect(pipeline.settings) as client:
+        sql = "SELECT count() FROM requests WHERE request_id IN {ids:Array(String)}"
+        ids = {"ids": [request["request_id"] for request in behind]}
+        assert eventually(lambda: client.query(sql, ids).result_rows == [(30,)])
+    assert all(child.running for child in pipeline.workers.values())
 
 
 FORGED = {
