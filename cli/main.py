@@ -26,6 +26,7 @@ COMMANDS = {
     "reprice": "bring the cost of past calls to another price, as adjustments on the usage topic",
     "grant-reader": "print or apply the SQL that lets somebody read one tenant's rows",
     "migrate": "create topics, tables and registered schemas; safe to run again",
+    "chaos": "kill, freeze and cut off every part of a local stack under load, and prove that nothing was lost",
     "demo": "run 300 requests through a local stack and prove that nothing was lost",
 }
 

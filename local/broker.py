@@ -31,11 +31,11 @@ _JVM_FLAGS = [
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
 controller.listener.names=CONTROLLER
 controller.quorum.voters=1@127.0.0.1:{controller_port}
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT{protocols}
 log.dirs={logs}
 auto.create.topics.enable=false
 num.partitions=1
@@ -82,6 +82,12 @@ class KafkaBroker:
         self.child: Child | None = None
         self._controller_port = free_port()
         self._progress = progress
+        self._behind: list[tuple[int, int]] = []
+
+    def listen_behind(self, advertised_port: int) -> int:
+        """Another port to listen on from the next `start`, whose clients are told to use `advertised_port`, a proxy's."""
+        self._behind.append((free_port(), advertised_port))
+        return self._behind[-1][0]
 
     @property
     def bootstrap(self) -> str:
@@ -105,6 +111,9 @@ class KafkaBroker:
                 controller_port=self._controller_port,
                 logs=logs.as_posix(),
                 offsets_partitions=_OFFSETS_PARTITIONS,
+                listeners="".join(f",BEHIND{n}://127.0.0.1:{own}" for n, (own, _) in enumerate(self._behind)),
+                advertised="".join(f",BEHIND{n}://127.0.0.1:{told}" for n, (_, told) in enumerate(self._behind)),
+                protocols="".join(f",BEHIND{n}:PLAINTEXT" for n in range(len(self._behind))),
             )
         )
         command = [

@@ -9,7 +9,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -145,6 +145,23 @@ def local_stack(
     Without `postgres` the database is SQLite, `ledger.db` in that folder. `progress` gets a line per step.
     Raises RuntimeError or TimeoutError with the end of the log of the server that does not come up.
     """
+    with local_servers(
+        data_dir, simulator=simulator, postgres=postgres, registry=registry, progress=progress
+    ) as (stack, _):  # fmt: skip
+        yield stack
+
+
+@contextmanager
+def local_servers(
+    data_dir: Path | None = None,
+    *,
+    simulator: bool = True,
+    postgres: bool = False,
+    registry: bool = False,
+    progress: Callable[[str], None] = lambda line: None,
+    before: Callable[[Mapping[str, Server]], None] = lambda servers: None,
+) -> Iterator[tuple[Stack, Mapping[str, Server]]]:
+    """As `local_stack`, with the servers by name, to be stopped and started again; `before` gets them before they start."""
     folder = Path(tempfile.mkdtemp(prefix="millstream-")) if data_dir is None else data_dir.absolute()
     servers: dict[str, Server] = {}
     try:
@@ -158,8 +175,9 @@ def local_stack(
         schemas = SchemaRegistry(folder / "registry", progress=progress) if registry else None
         optional = {"simulator": simulated, "postgres": database, "registry": schemas}
         servers |= {name: server for name, server in optional.items() if server is not None}
+        before(servers)
         _start_all(servers, progress)
-        yield Stack(
+        stack = Stack(
             kafka_bootstrap=broker.bootstrap,
             clickhouse_url=clickhouse.url,
             database_url=database.url if database else f"sqlite:///{folder.as_posix()}/ledger.db",
@@ -168,6 +186,7 @@ def local_stack(
             data_dir=str(folder),
             processes={name: server.child.pid for name, server in servers.items() if server.child},
         )
+        yield stack, servers
     finally:
         with ExitStack() as stops:
             if data_dir is None:

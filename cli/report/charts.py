@@ -41,6 +41,20 @@ def column_chart(
 
 def step_line(values: Sequence[float | None], labels: Sequence[str], most: float, title: str) -> str:
     """A line that is flat within each step, with a gap where there is no value."""
+    return step_lines([("", values)], labels, most, title)
+
+
+def step_lines(
+    series: Sequence[tuple[str, Sequence[float | None]]], labels: Sequence[str], most: float, title: str
+) -> str:  # fmt: skip
+    """Lines of several series (class, values), each flat within a step, with a gap where there is no value."""
+    shapes = [_grid(len(labels))]
+    shapes += [f'<path class="line {css}" d="{_path(values, most)}"/>' for css, values in series]
+    shapes += [_hover(at, label) for at, label in enumerate(labels)]
+    return _svg(len(labels), title, shapes)
+
+
+def _path(values: Sequence[float | None], most: float) -> str:
     path: list[str] = []
     drawing = False
     for at, value in enumerate(values):
@@ -50,9 +64,21 @@ def step_line(values: Sequence[float | None], labels: Sequence[str], most: float
         level = f"{HEIGHT - HEIGHT * value / most:.2f}"
         path.append(f"V{level}H{at + 1}" if drawing else f"M{at} {level}H{at + 1}")
         drawing = True
-    shapes = [_grid(len(labels)), f'<path class="line" d="{"".join(path)}"/>']
-    shapes += [_hover(at, label) for at, label in enumerate(labels)]
-    return _svg(len(labels), title, shapes)
+    return "".join(path)
+
+
+def bars(rows: Sequence[Sequence[tuple[str, float, float, str]]], width: float, title: str) -> str:
+    """A row of lying bars (class, from, to, label) for each of `rows`, on one common axis of this width; a short bar still shows."""
+    tall = HEIGHT / max(len(rows), 1)
+    shapes = []
+    for at, row in enumerate(rows):
+        shapes.append(f'<path class="grid" d="M0 {at * tall:.2f}H{width}"/>')
+        for css, begin, end, label in row:
+            shapes.append(
+                f'<rect class="{css}" x="{begin:.2f}" y="{(at + 0.15) * tall:.2f}" width="{max(end - begin, width / 300):.2f}" '
+                f'height="{0.7 * tall:.2f}"><title>{escape(label)}</title></rect>'
+            )
+    return _svg(width, title, shapes)
 
 
 def stack(parts: Sequence[tuple[str, float, str]], title: str) -> str:

@@ -1,0 +1,154 @@
+"""Publish requests at a constant rate, whatever becomes of them, with repeated and poisoned ones among them."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+import uuid
+from typing import Any
+
+from confluent_kafka import Message, Producer
+
+from cli import kafka
+from cli.lines import request_of
+from config.schema_registry import open_codec
+from config.settings import Settings
+from core.topics import REQUESTS
+from schemas.cloudevents import headers, trace_of
+
+MODELS = (
+    "openai/gpt-5-mini",
+    "anthropic/claude-haiku-4-5",
+    "google/gemini-2.5-flash",
+    "echo/echo",
+    "openai-compatible/gpt-5-mini",
+)
+TENANTS = 7
+#: Shares of the records.
+REPEATED, POISONED, REFUSED, SLOW, ONCE_ONLY, DEADLINE = 0.04, 0.02, 0.02, 0.05, 0.1, 0.02
+QUICK_MS, SLOW_MS = (5, 150), (1_000, 5_000)
+#: What is published again is one of so many records before.
+REMEMBERED = 2_000
+POISON = (None, b"", b"not Avro", b"\xc3\x01" + b"\x07" * 8 + b"unknown", b"\x00\x00\x00\xff\xff?")
+DELIVERY_SECONDS = 300.0
+
+
+class Traffic:
+    """Sends `requests` records at `rate` a second; what they are follows from the seed.
+
+    `ids` are the request ids that the broker has taken, `places` (topic/partition/offset) the records that have no readable id,
+    `untaken` what the broker said of those it has not.
+    """
+
+    def __init__(self, settings: Settings, requests: int, rate: float, seed: int) -> None:
+        self._codec = open_codec(settings)
+        self._topic = REQUESTS.on(settings.topic_prefix)
+        self._requests, self._rate, self._rng = requests, rate, random.Random(seed)
+        self._producer = Producer(
+            {
+                "bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True, "linger.ms": 5,
+                "delivery.timeout.ms": int(DELIVERY_SECONDS * 1_000), "reconnect.backoff.max.ms": 500,
+                "queue.buffering.max.messages": 1_000_000,
+            },
+            logger=kafka.QUIET,
+        )  # fmt: skip
+        self._sent: list[tuple[bytes, bytes, list[tuple[str, bytes]]]] = []
+        self._lock = threading.Lock()
+        self.ids: set[str] = set()
+        self.places: set[str] = set()
+        self.untaken: list[str] = []
+        self.records = self.repeated = self.poisoned = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Publish at the rate until all are out or `stop` is set, then wait until the broker has answered for each."""
+        begun = time.monotonic()
+        for number in range(self._requests):
+            while (early := begun + number / self._rate - time.monotonic()) > 0 and not stop.is_set():
+                self._producer.poll(min(early, 0.05))
+            if stop.is_set():
+                break
+            with self._lock:
+                self._next(number)
+        ends = time.monotonic() + DELIVERY_SECONDS
+        while self._producer.flush(0.5) and time.monotonic() < ends and not stop.is_set():
+            pass
+
+    def repeat(self, count: int) -> None:
+        """Publish so many of the latest records again, at once."""
+        with self._lock:
+            for key, value, with_headers in self._rng.sample(self._sent, min(count, len(self._sent))):
+                self._again(key, value, with_headers)
+
+    def poison(self, count: int) -> None:
+        """Publish so many records that are no requests, at once."""
+        with self._lock:
+            for _ in range(count):
+                self._poisoned()
+
+    def flush(self) -> None:
+        """Wait until the broker has answered for every record."""
+        self._producer.flush(DELIVERY_SECONDS)
+
+    def _next(self, number: int) -> None:
+        draw = self._rng.random()
+        if draw < REPEATED and self._sent:
+            self._again(*self._rng.choice(self._sent))
+        elif draw < REPEATED + POISONED:
+            self._poisoned()
+        else:
+            self._request(number)
+
+    def _request(self, number: int) -> None:
+        request_id = self._new_id()
+        line = {"request_id": request_id, "created_at": time.time_ns() // 1_000, **self._line(number)}
+        request = request_of(line, {}, f"Request {number}")
+        with_headers = headers("LlmRequest", request_id, "chaos", request["created_at"], trace_of([], request_id))
+        record = (request_id.encode(), self._codec.encode("LlmRequest", request), with_headers)
+        self._sent.append(record)
+        del self._sent[:-REMEMBERED]
+        self._produce(*record)
+
+    def _line(self, number: int) -> dict[str, Any]:
+        rng = self._rng
+        slowly = rng.random() < SLOW
+        latency = round(rng.uniform(*(SLOW_MS if slowly else QUICK_MS)), 1)
+        line: dict[str, Any] = {
+            "prompt": f"Question {number}. [[sim {json.dumps({'latency_ms': latency})}]]",
+            "model": rng.choice(MODELS),
+            "tenant": f"tenant-{rng.randrange(TENANTS)}",
+        }
+        if rng.random() < REFUSED:
+            line["model"] = "openai/no-such-model"
+        if rng.random() < ONCE_ONLY:
+            line["on_unknown_outcome"] = "fail"
+        if rng.random() < DEADLINE:
+            line["deadline"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + rng.uniform(2, 30)))
+        return line
+
+    def _again(self, key: bytes, value: bytes, with_headers: list[tuple[str, bytes]]) -> None:
+        self.repeated += 1
+        self._produce(key, value, with_headers)
+
+    def _poisoned(self) -> None:
+        self.poisoned += 1
+        key = self._new_id().encode() if self._rng.random() < 0.5 else None
+        self._produce(key, self._rng.choice(POISON), [])
+
+    def _new_id(self) -> str:
+        return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+
+    def _produce(self, key: bytes | None, value: bytes | None, with_headers: list[tuple[str, bytes]]) -> None:
+        self.records += 1
+        self._producer.produce(self._topic, value, key, headers=with_headers, on_delivery=self._delivered)
+        self._producer.poll(0)
+
+    def _delivered(self, error: Any, message: Message) -> None:
+        key = message.key()
+        if error is not None:
+            self.untaken.append(f"{key.decode() if key else 'a poisoned record'}: {error.str()}")
+        elif key is not None:
+            self.ids.add(key.decode())
+        else:
+            self.places.add(f"{message.topic()}/{message.partition()}/{message.offset()}")

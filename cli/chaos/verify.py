@@ -1,0 +1,139 @@
+"""What must hold when it is quiet again: all that `reconcile` compares, and what only the one who published can know."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from cli.chaos.traffic import Traffic
+from cli.chaos.world import World
+from cli.reconcile.gather import reconcile
+from cli.reconcile.provider import provider_account
+from cli.reconcile.topics import BESIDE
+from cli.reconcile.watermark import Log
+from config import ledger
+from config.database import open_database, reading
+from config.models import ATTEMPTS, REQUESTS
+from core.reconcile import Book, Line, compare
+from core.topics import DEAD_LETTERS, RESPONSES
+from schemas.codec import Codec, Undecodable
+from sinks.partition import event_id
+
+
+def settled(world: World) -> bool:
+    """Whether the ledger knows every answer and holds no reservation; False while its database does not answer."""
+    engine = open_database(world.run.settings.database_url)
+    try:
+        with reading(engine) as db:
+            totals = ledger.totals(db)
+        return totals.unanswered == totals.unsettled == totals.reserved_nano == 0
+    except SQLAlchemyError:
+        return False
+    finally:
+        engine.dispose()
+
+
+def verify(world: World, traffic: Traffic, progress: Callable[[str], None]) -> list[Line]:
+    """Every comparison. Raises what `reconcile` raises."""
+    settings, simulator = world.run.settings, world.run.stack.simulator_url
+    _, lines = reconcile(settings, None, simulator, progress)
+    answers, letters = _published(world)
+    assert simulator is not None
+    calls = Counter(call["client_request_id"] for call in provider_account(simulator).calls)
+    return [
+        *lines,
+        _answered(traffic, answers, letters),
+        _same_bytes(answers),
+        _called_once(calls),
+        _nothing_open(world),
+    ]
+
+
+Answers = dict[str, dict[str, list[bytes]]]
+
+
+def _published(world: World) -> tuple[Answers, set[str]]:
+    """The answers' bytes by request id and event id, and whom the dead letters are about: keys and topic/partition/offset."""
+    codec = Codec()
+    answers: Answers = defaultdict(lambda: defaultdict(list))
+    letters: set[str] = set()
+    log = Log(world.run.settings)
+    try:
+        for message in log.messages(RESPONSES, *log.bounds(RESPONSES)):
+            if _is_own(codec, message.value()):
+                key = (message.key() or b"").decode("ascii", "replace")
+                answers[key][(event_id(message) or b"").decode("ascii", "replace")].append(message.value())
+        for message in log.messages(DEAD_LETTERS, *log.bounds(DEAD_LETTERS)):
+            letter = codec.decode(DEAD_LETTERS.record, message.value())
+            letters.add(f"{letter['topic']}/{letter['partition']}/{letter['offset']}")
+            letters.add((letter["key"] or b"").decode("ascii", "replace"))
+    finally:
+        log.close()
+    return answers, letters
+
+
+def _is_own(codec: Codec, value: bytes) -> bool:
+    """Whether an answer is a request's own, not one that stands beside it for a second record with its id."""
+    try:
+        error = codec.decode(RESPONSES.record, value)["error"]
+    except Undecodable:
+        return True
+    return (error or {}).get("code") != BESIDE[0]
+
+
+def _answered(traffic: Traffic, answers: Answers, letters: set[str]) -> Line:
+    asked, answered = Book("published", ["requests"]), Book("answers and dead letters", ["requests"])
+    for each in (*traffic.ids, *traffic.places):
+        asked.add(each, (1,))
+        if each in answers:
+            answered.add(each, (len(answers[each]),))
+        elif each in letters:
+            answered.add(each, (1,))
+    for stranger in answers.keys() - traffic.ids:
+        answered.add(stranger, (len(answers[stranger]),))
+    return compare("published requests = answers or dead letters, one each", asked, answered)
+
+
+def _same_bytes(answers: Answers) -> Line:
+    events, versions = Book("answers", ["versions"]), Book("bytes published for them", ["versions"])
+    for own in answers.values():
+        for identity, values in own.items():
+            events.add(identity, (1,))
+            versions.add(identity, (len(set(values)),))
+    return compare("an answer published again = the same bytes", events, versions)
+
+
+def _called_once(calls: Counter[str | None]) -> Line:
+    once, seen = Book("calls", ["times"]), Book("provider", ["times"])
+    for attempt, times in calls.items():
+        once.add(attempt or "a call without an id", (1,))
+        seen.add(attempt or "a call without an id", (times,))
+    return compare("every call seen once by its provider", once, seen)
+
+
+def _nothing_open(world: World) -> Line:
+    held, none = Book("ledger", ["open"]), Book("nothing", ["open"])
+    engine = open_database(world.run.settings.database_url)
+    try:
+        with reading(engine) as db:
+            for what in _open(db):
+                held.add(what, (1,))
+    finally:
+        engine.dispose()
+    return compare("reservations, requests and calls left open in the ledger = nothing", held, none)
+
+
+def _open(db: Connection) -> list[str]:
+    requests = select(REQUESTS.c.request_id, REQUESTS.c.reserved_nano).where(
+        (REQUESTS.c.reserved_nano != 0) | REQUESTS.c.answer.is_(None)
+    )
+    calls = select(ATTEMPTS.c.request_id, ATTEMPTS.c.number).where(ATTEMPTS.c.settled.is_(False))
+    totals = ledger.totals(db)
+    found = [f"request {row.request_id} (reserved {row.reserved_nano} nano-USD)" for row in db.execute(requests)]
+    found += [f"call {row.number} of request {row.request_id}" for row in db.execute(calls)]
+    if totals.reserved_nano and not found:
+        found.append(f"accounts (reserved {totals.reserved_nano} nano-USD)")
+    return found

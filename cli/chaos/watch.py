@@ -1,0 +1,168 @@
+"""Look at the stack once a second while it suffers: throughput, lag, the oldest record in flight, memory."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psutil
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
+
+from cli import kafka
+from cli.chaos.world import World
+from cli.top.groups import groups
+from cli.top.workers import pages
+from config.settings import Settings
+from core.topics import RESPONSES
+from sinks.rows import FACTS
+
+LOOK_SECONDS = 1.0
+ASK_SECONDS = 3.0
+OLDEST = ("millstream_oldest_unacknowledged_seconds", "millstream_sink_lag_seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The state at one moment, `at` seconds after the start of the traffic.
+
+    `published` and `answered` count from the start, each request id once for the answers. `lag` is in records by stage, None while
+    Kafka does not tell; `oldest` in seconds; `memory` resident bytes by process, of all of a stage's together.
+    """
+
+    at: float
+    published: int
+    answered: int
+    lag: dict[str, int] | None
+    oldest: float
+    memory: dict[str, int]
+
+
+@dataclass
+class Watch:
+    """Takes samples in the background from `start` to `stop`."""
+
+    world: World
+    begun: float
+    samples: list[Sample] = field(default_factory=list)
+    answered: set[bytes] = field(default_factory=set)
+    lag: dict[str, int] | None = None
+    _stopped: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self) -> Watch:
+        """Begin; the answers are counted from here on."""
+        reader = kafka.reader(self.world.run.settings, RESPONSES, from_beginning=False)
+
+        def count() -> None:
+            for message in kafka.records(reader):
+                if message is not None and message.key() is not None:
+                    self.answered.add(message.key())
+                if self._stopped.is_set():
+                    break
+            reader.close()
+
+        for work in (count, self._keep_lag, self._keep_samples):
+            self._threads.append(threading.Thread(target=work, name=f"watch {work.__name__}", daemon=True))
+            self._threads[-1].start()
+        return self
+
+    def stop(self) -> None:
+        """End; the samples stay."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _keep_lag(self) -> None:
+        behind = Behind(self.world.run.settings)
+        while not self._stopped.wait(LOOK_SECONDS):
+            self.lag = behind.read()
+        behind.close()
+
+    def _keep_samples(self) -> None:
+        while not self._stopped.wait(LOOK_SECONDS):
+            traffic = self.world.traffic
+            self.samples.append(
+                Sample(
+                    time.monotonic() - self.begun, traffic.records if traffic else 0, len(self.answered), self.lag,
+                    _oldest(pages(f"{address}/metrics" for address in list(self.world.run.monitoring.values())[-12:])),
+                    self._memory(),
+                )
+            )  # fmt: skip
+
+    def _memory(self) -> dict[str, int]:
+        pids = [(name.partition("-")[0], pid) for name, pid in self.world.supervisor.pids().items()]
+        pids += [(name, server.child.pid) for name, server in self.world.servers.items() if server.child is not None]
+        found: dict[str, int] = {}
+        for name, pid in pids:
+            with suppress(psutil.Error):
+                found[name] = found.get(name, 0) + psutil.Process(pid).memory_info().rss
+        return found
+
+
+class Behind:
+    """How many records each stage and the sink have not acknowledged.
+
+    It keeps its connections through every fault: librdkafka's admin client crashed this process when a broker went away under
+    a request for the offsets of a group and the client was given up.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._lanes: list[tuple[str, Consumer, list[tuple[str, int]]]] = []
+        for lane, (group, topics) in groups(settings, [fact.topic for fact in FACTS]).items():
+            places = [(t.on(settings.topic_prefix), n) for t in topics for n in range(settings.topic_partitions)]
+            config = {"bootstrap.servers": settings.kafka_bootstrap, "group.id": group, "enable.auto.commit": False}
+            self._lanes.append((lane.partition("-")[0], Consumer(config, logger=kafka.QUIET), places))
+
+    def read(self) -> dict[str, int] | None:
+        """Records by stage, all of its lanes together; None while Kafka does not tell."""
+        found: dict[str, int] = {}
+        try:
+            for stage, consumer, places in self._lanes:
+                found[stage] = found.get(stage, 0) + self._lag(consumer, places)
+        except KafkaException:
+            return None
+        return found
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        for _, consumer, _ in self._lanes:
+            consumer.close()
+
+    @staticmethod
+    def _lag(consumer: Consumer, places: list[tuple[str, int]]) -> int:
+        lag = 0
+        for place in consumer.committed([TopicPartition(*place) for place in places], timeout=ASK_SECONDS):
+            if place.error is not None:
+                raise KafkaException(place.error)
+            low, end = consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), timeout=ASK_SECONDS)
+            lag += end - max(low, place.offset)
+        return lag
+
+
+def _oldest(texts: Iterable[str]) -> float:
+    ages = [
+        sample.value
+        for text in texts
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name in OLDEST
+    ]
+    return max(ages, default=0.0)
+
+
+def wait_until_quiet(watch: Watch, settled: Callable[[], bool], seconds: float) -> bool:
+    """Return when no stage is behind and the ledger is settled, at two looks in a row; False when `seconds` have passed before."""
+    ends = time.monotonic() + seconds
+    quiet = 0
+    while quiet < 2:
+        if time.monotonic() > ends:
+            return False
+        time.sleep(LOOK_SECONDS)
+        lag = watch.lag
+        still = lag is not None and not any(lag.values()) and watch.world.supervisor.all_running() and settled()
+        quiet = quiet + 1 if still else 0
+    return True
