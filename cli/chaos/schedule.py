@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: A target is left alone for so many seconds after a fault, so that it can begin to recover.
-REST_SECONDS = 2.0
+REST_SECONDS = 4.0
 #: Gaps between the beginnings of two faults, as shares of the mean gap.
 GAP = (0.5, 1.5)
 

@@ -13,6 +13,9 @@ from local.processes import Child, wait_until
 LOOK_SECONDS = 0.1
 PAUSE_SECONDS = 0.5
 PATIENCE_SECONDS = 30.0
+START_SECONDS = 180.0
+#: What a worker logs for each lane that has its partitions.
+READS = " partitions."
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,13 @@ class Supervisor:
         for member in members:
             self.add(member)
         for member in members:
-            self._run.wait_ready(member.name, member.lanes)
+            self._wait_ready(member)
         self._thread.start()
+
+    def _wait_ready(self, member: Member) -> None:
+        child = self._run.workers[member.name]
+        what = f"{member.name} to read its topics"
+        wait_until(lambda: child.log_tail(200).count(READS) >= member.lanes, START_SECONDS, what, child)
 
     def stop(self) -> None:
         """Start nothing again any more; the processes go on."""

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cli.chaos.faults import Fault
-from cli.chaos.schedule import Planned
+from cli.chaos.schedule import REST_SECONDS, Planned
 from cli.chaos.world import World
 
 AT_ONCE = 32
@@ -58,3 +58,4 @@ class Torment:
             except Exception as why:
                 problem = f"{type(why).__name__}: {why}"
             self.struck.append(Struck(planned.fault, planned.target, began - begun, time.monotonic() - begun, problem))
+            stop.wait(REST_SECONDS)

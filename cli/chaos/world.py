@@ -143,7 +143,7 @@ def _member(world: World, name: str) -> Member:
     if world.libfaketime is not None and name in world.workers:
         world.clock_file(name).write_text("+0\n")
         environment |= {
-            "LD_PRELOAD": world.libfaketime, "FAKETIME_TIMESTAMP_FILE": str(world.clock_file(name)), "FAKETIME_NO_CACHE": "1",
+            "LD_PRELOAD": world.libfaketime, "FAKETIME_TIMESTAMP_FILE": str(world.clock_file(name)), "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1",
         }  # fmt: skip
     return Member(name, arguments, lanes, environment)
