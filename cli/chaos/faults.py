@@ -119,10 +119,6 @@ def _without_sqlite(world: World) -> str | None:
     return "the ledger is in PostgreSQL, whose disk is the server's own" if world.postgres else None
 
 
-def _without_libfaketime(world: World) -> str | None:
-    return None if world.libfaketime else "libfaketime is not installed (Debian: apt-get install libfaketime)"
-
-
 # --- processes of ours
 
 
@@ -181,16 +177,16 @@ def _scale_up(world: World, target: str) -> Iterator[None]:
 
 @fault(
     "clock-step", f"A stage's process has a clock that is {CLOCK_STEP} s ahead, then {CLOCK_STEP} s behind, then right.",
-    _workers, (3, 8), _without_libfaketime,
+    _workers, (3, 8),
 )  # fmt: skip
 def _clock_step(world: World, target: str) -> Iterator[None]:
     file = world.clock_file(target)
     try:
         for step in (CLOCK_STEP, -CLOCK_STEP):
-            file.write_text(f"{step:+d}\n")
+            file.write_text(str(step))
             yield
     finally:
-        file.write_text("+0\n")
+        file.write_text("0")
 
 
 @fault(

@@ -8,7 +8,6 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,8 @@ from local.stack import Server, local_servers
 PROCESSES = 2
 #: This one of each stage reaches the broker only through a proxy.
 PROXIED = 2
-LIBFAKETIME = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/local/lib/faketime/libfaketime.so.1")
+#: What gives a process a clock that can be set wrong.
+CLOCK = Path(__file__).parent / "clock"
 
 #: Times that are short beside a fault, so that each fault has its effect: leases run out, sessions end, calls time out.
 SETTINGS = {
@@ -46,13 +46,12 @@ SETTINGS = {
 
 @dataclass
 class World:
-    """Everything that a fault can reach. `traffic` is set when the traffic begins; `libfaketime` is None where it is not installed."""
+    """Everything that a fault can reach; `traffic` is set when the traffic begins."""
 
     run: Running
     servers: Mapping[str, Server]
     supervisor: Supervisor
     proxies: Mapping[str, Proxy]
-    libfaketime: str | None
     traffic: Traffic | None = None
     extras: int = field(default=0)
 
@@ -100,7 +99,7 @@ class World:
         urllib.request.urlopen(request, timeout=10).close()
 
     def clock_file(self, name: str) -> Path:
-        """The file from which libfaketime in a process reads how far its clock is off."""
+        """The file from which a process reads by how many seconds its clock is off."""
         return Path(self.run.stack.data_dir) / f"{name}.clock"
 
 
@@ -108,7 +107,6 @@ class World:
 def started(database: str, data: Path | None, progress: Callable[[str], None]) -> Iterator[World]:
     """Start the stack, `PROCESSES` of each stage and of the sink; all of it is stopped at the end, however that comes."""
     proxies = {f"{stage}-{PROXIED}": Proxy() for stage in WORKERS}
-    libfaketime = next((path for pattern in LIBFAKETIME for path in glob(pattern)), os.environ.get("LIBFAKETIME"))
     ports: dict[str, int] = {}
 
     def put_proxies_before(servers: Mapping[str, Server]) -> None:
@@ -129,7 +127,7 @@ def started(database: str, data: Path | None, progress: Callable[[str], None]) -
         supervisor = Supervisor(run)
         ends.callback(run.stop)
         ends.callback(supervisor.stop)
-        world = World(run, servers, supervisor, proxies, libfaketime)
+        world = World(run, servers, supervisor, proxies)
         progress("Topics and tables are ready; starting the workers ...")
         supervisor.start([_member(world, name) for name in (*world.workers, *world.sinks)])
         yield world
@@ -140,10 +138,9 @@ def _member(world: World, name: str) -> Member:
     environment = {}
     if (proxy := world.proxies.get(name)) is not None:
         environment["MILLSTREAM_KAFKA_BOOTSTRAP"] = f"127.0.0.1:{proxy.port}"
-    if world.libfaketime is not None and name in world.workers:
-        world.clock_file(name).write_text("+0\n")
-        environment |= {
-            "LD_PRELOAD": world.libfaketime, "FAKETIME_TIMESTAMP_FILE": str(world.clock_file(name)), "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1",
-        }  # fmt: skip
+    if name in world.workers:
+        world.clock_file(name).write_text("0")
+        before = world.run.environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = os.pathsep.join([str(CLOCK), *([before] if before else [])])
+        environment["MILLSTREAM_CHAOS_CLOCK"] = str(world.clock_file(name))
     return Member(name, arguments, lanes, environment)

@@ -21,7 +21,7 @@ from cli.chaos.run import conclude, torment
 from cli.chaos.story import Options, Story
 from cli.chaos.traffic import Traffic
 from cli.chaos.verify import verify
-from cli.chaos.world import World, started
+from cli.chaos.world import CLOCK, World, started
 from cli.errors import CommandError
 from config.database import open_database
 from core.topics import RESPONSES
@@ -60,6 +60,23 @@ def test_every_fault_that_this_machine_can_do_ends_well(tmp_path: Path) -> None:
 def test_an_unknown_fault_is_named_with_those_there_are() -> None:
     with pytest.raises(CommandError, match=r"There is no fault 'worker-kil'; the faults are sink-kill, .*, and all"):
         chosen("sink-kill,worker-kil")
+
+
+def test_a_clock_can_be_set_wrong_and_right_again(tmp_path: Path) -> None:
+    """A Python process under the chaos clock follows the file, while its monotonic clock stays true."""
+    file = tmp_path / "clock"
+    program = f"""
+import time
+from pathlib import Path
+for off in (45, -45, 0):
+    before, true = time.time(), time.monotonic()
+    Path({str(file)!r}).write_text(str(off))
+    time.sleep(0.5)
+    print(round(time.time_ns() / 1e9 - before - (time.monotonic() - true)))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(CLOCK), "MILLSTREAM_CHAOS_CLOCK": str(file)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["45", "-90", "45"], done.stderr
 
 
 @pytest.fixture(scope="module")
