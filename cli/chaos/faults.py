@@ -8,6 +8,7 @@ from __future__ import annotations
 import resource
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from sqlalchemy import text
@@ -194,14 +195,15 @@ def _clock_step(world: World, target: str) -> Iterator[None]:
     _workers, (1, 6), _without_sqlite,
 )  # fmt: skip
 def _disk_full(world: World, target: str) -> Iterator[None]:
-    process = world.supervisor.process(target)
-    whole = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (0, whole[1]))
+    pid = world.supervisor.process(target).pid
+    limits = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, limits[1]))
     try:
         yield
     finally:
-        if process.running:
-            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, whole)
+        # It may have ended by itself; the one that is started for it has no limit.
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
 
 
 # --- the network

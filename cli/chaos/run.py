@@ -8,31 +8,38 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import KafkaException
 from rich.console import Console
+from sqlalchemy.exc import SQLAlchemyError
 
 from cli.chaos.faults import possible
 from cli.chaos.report import page
 from cli.chaos.schedule import Planned, plan
 from cli.chaos.story import Options, Story, figures
-from cli.chaos.supervise import Ended
 from cli.chaos.torment import Torment
 from cli.chaos.traffic import Traffic
 from cli.chaos.verify import settled, verify
 from cli.chaos.watch import Watch, wait_until_quiet
 from cli.chaos.world import World, started
+from cli.errors import CommandError
+from sinks.query import QueryFailed
 
 PROGRESS_SECONDS = 5.0
 
 
 def chaos(options: Options) -> int:
     """Do all of it; the exit status."""
-    console = Console()
-    with started(options.database, options.data, lambda line: console.print(line, highlight=False)) as world:
+    console = Console(highlight=False, soft_wrap=True)
+    with started(options.database, options.data, console.print) as world:
         story = torment(world, options, console)
-        story.lines = verify(world, _traffic(world), lambda line: console.print(line, highlight=False))
+        try:
+            story.lines = verify(world, _traffic(world), console.print)
+        except (CommandError, QueryFailed, KafkaException, SQLAlchemyError) as why:
+            story.uncompared = f"{type(why).__name__}: {why}"
     return conclude(story, console)
 
 
@@ -40,13 +47,13 @@ def torment(world: World, options: Options, console: Console) -> Story:
     """Traffic and faults, until it is quiet again."""
     can, cannot = possible(options.faults, world)
     for name, why in cannot.items():
-        console.print(f"Not run: {name}, because {why}.", style="yellow", highlight=False)
+        console.print(f"Not run: {name}, because {why}.", style="yellow")
     schedule = plan(options.seed, options.requests / options.rate, [one.kind(world) for one in can], options.every)
     traffic = world.traffic = Traffic(world.run.settings, options.requests, options.rate, options.seed)
     stop = threading.Event()
     begun = time.monotonic()
     story = Story(options, time.time(), cannot, schedule)
-    console.print(f"{options.requests:,} requests and {len(schedule)} faults; seed {options.seed}.", highlight=False)
+    console.print(f"{options.requests:,} requests and {len(schedule)} faults; seed {options.seed}.")
     watch = Watch(world, begun).start()
     work = Torment(world, {one.name: one for one in can}, schedule, lambda one: _say(console, begun, one))
     threads = [
@@ -59,24 +66,32 @@ def torment(world: World, options: Options, console: Console) -> Story:
         _progress(console, threads, watch, traffic, begun)
         traffic.flush()
         story.traffic_seconds = time.monotonic() - begun
-        console.print("The last fault is over; waiting until it is quiet ...", highlight=False)
+        console.print("The last fault is over; waiting until it is quiet ...")
         if wait_until_quiet(watch, lambda: settled(world), options.quiet_seconds):
             story.quiet_after = time.monotonic() - begun - story.traffic_seconds
+        else:
+            story.unquiet = (
+                f"behind are {_behind(watch)}; every process runs: {world.supervisor.all_running()}; "
+                f"the ledger is settled: {settled(world)}"
+            )
     finally:
         stop.set()
         for thread in threads:
             thread.join()
         watch.stop()
     world.supervisor.stop()
-    story.struck, story.ended, story.samples = (
-        sorted(work.struck, key=lambda s: s.began),
-        world.supervisor.ended,
-        watch.samples,
-    )
-    story.ended = [Ended(one.at - begun, one.name, one.status, one.said) for one in story.ended]
-    story.records, story.repeated, story.poisoned = traffic.records, traffic.repeated, traffic.poisoned
-    story.answered, story.untaken = len(watch.answered), traffic.untaken
+    _take(story, work, world, watch, begun)
     return story
+
+
+def _take(story: Story, work: Torment, world: World, watch: Watch, begun: float) -> None:
+    """Enter what was seen."""
+    traffic = _traffic(world)
+    story.struck = sorted(work.struck, key=lambda struck: struck.began)
+    story.ended = [replace(one, at=one.at - begun) for one in world.supervisor.ended]
+    story.samples = watch.samples
+    story.records, story.repeated, story.poisoned = traffic.records, traffic.repeated, traffic.poisoned
+    story.answered, story.untaken, story.all_published = len(watch.answered), traffic.untaken, traffic.all_published
 
 
 def _traffic(world: World) -> Traffic:
@@ -86,7 +101,7 @@ def _traffic(world: World) -> Traffic:
 
 def _say(console: Console, begun: float, one: Planned) -> None:
     lasts = f" for {one.seconds:g} s" if one.seconds else ""
-    console.print(f"{time.monotonic() - begun:7.1f} s  {one.fault} on {one.target}{lasts}", highlight=False)
+    console.print(f"{time.monotonic() - begun:7.1f} s  {one.fault} on {one.target}{lasts}")
 
 
 def _progress(
@@ -97,14 +112,16 @@ def _progress(
         time.sleep(0.1)
         if time.monotonic() - said >= PROGRESS_SECONDS:
             said = time.monotonic()
-            lag = watch.lag
-            behind = (
-                ", ".join(f"{name} {n:,}" for name, n in lag.items() if n) if lag is not None else "Kafka does not tell"
-            )
             console.print(
-                f"{said - begun:7.1f} s  {traffic.records:,} published, {len(watch.answered):,} answered; behind: {behind or 'none'}",
-                highlight=False, style="dim",
+                f"{said - begun:7.1f} s  {traffic.records:,} published, {len(watch.answered):,} answered; behind: {_behind(watch)}",
+                style="dim",
             )  # fmt: skip
+
+
+def _behind(watch: Watch) -> str:
+    if watch.lag is None:
+        return "unknown, for Kafka does not tell"
+    return ", ".join(f"{name} {records:,}" for name, records in watch.lag.items() if records) or "none"
 
 
 def conclude(story: Story, console: Console) -> int:
@@ -115,20 +132,26 @@ def conclude(story: Story, console: Console) -> int:
         _append(options.runs, figures(story))
     for line in story.lines:
         style = {"holds": "green", "BROKEN": "bold red"}.get(line.status, "yellow")
-        console.print(f"[{style}]{line.status:<12}[/] {line.name}", highlight=False)
+        console.print(f"[{style}]{line.status:<12}[/] {line.name}")
     by_fault = Counter(one.fault for one in story.struck)
     quiet = f"quiet {story.quiet_after:.0f} s later" if story.quiet_after is not None else "not quiet in time"
     console.print(
         f"{story.records:,} records ({story.repeated:,} repeated, {story.poisoned:,} poisoned), {story.answered:,} requests answered, "
         f"{len(story.struck)} faults of {len(by_fault)} kinds, {len(story.ended)} processes started again, {quiet}. "
-        f"The report is {options.report}.", highlight=False,
+        f"The report is {options.report}."
     )  # fmt: skip
+    if story.untaken:
+        console.print(
+            f"The broker did not take {len(story.untaken):,} records, first {story.untaken[0]}.",
+            style="yellow",
+            markup=False,
+        )
     if not story.problems:
         console.print("[bold green]Nothing lost, nothing doubled, nothing left open.[/]")
         return 0
     for problem in story.problems:
-        console.print(f"BROKEN {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Again: {options.command}", highlight=False, soft_wrap=True)
+        console.print(f"BROKEN {problem}", style="red", markup=False)
+    console.print(f"Again: {options.command}")
     return 1
 
 

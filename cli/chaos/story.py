@@ -56,6 +56,9 @@ class Story:
     lines: list[Line] = field(default_factory=list)
     traffic_seconds: float = 0.0
     quiet_after: float | None = None
+    unquiet: str = ""
+    uncompared: str = ""
+    all_published: bool = False
     records: int = 0
     repeated: int = 0
     poisoned: int = 0
@@ -72,7 +75,15 @@ class Story:
             if line.status == "BROKEN"
         ]
         if not self.lines:
-            found.append("nothing was compared")
+            found.append(f"nothing was compared: {self.uncompared or 'there are no lines'}")
+        if not self.all_published:
+            found.append(f"the traffic broke off after {self.records:,} records")
+        if len(self.struck) < len(self.schedule):
+            found.append(f"only {len(self.struck)} of {len(self.schedule)} faults were struck")
+        if self.quiet_after is None:
+            found.append(
+                f"it was not quiet within {self.options.quiet_seconds:g} s of the last fault: {self.unquiet or 'nobody says why'}"
+            )
         found += [
             f"the fault {s.fault} on {s.target} could not be carried out: {s.problem}" for s in self.struck if s.problem
         ]

@@ -46,7 +46,8 @@ class Torment:
                 threads.submit(self._strike, planned, self._busy[planned.target], begun, stop)
 
     def _strike(self, planned: Planned, alone: threading.Lock, begun: float, stop: threading.Event) -> None:
-        # Recovery can take longer than the schedule allows for: a target suffers one fault at a time all the same.
+        # Recovery can take longer than the schedule allows for. A target suffers one fault at a time all the same, and is well for
+        # as long as it was not.
         with alone:
             if stop.is_set():
                 return
@@ -57,5 +58,6 @@ class Torment:
                     stop.wait(planned.seconds)
             except Exception as why:
                 problem = f"{type(why).__name__}: {why}"
-            self.struck.append(Struck(planned.fault, planned.target, began - begun, time.monotonic() - begun, problem))
-            stop.wait(REST_SECONDS)
+            ended = time.monotonic()
+            self.struck.append(Struck(planned.fault, planned.target, began - begun, ended - begun, problem))
+            stop.wait(max(REST_SECONDS, ended - began))

@@ -60,6 +60,7 @@ class Traffic:
         self.places: set[str] = set()
         self.untaken: list[str] = []
         self.records = self.repeated = self.poisoned = 0
+        self.all_published = False
 
     def run(self, stop: threading.Event) -> None:
         """Publish at the rate until all are out or `stop` is set, then wait until the broker has answered for each."""
@@ -71,6 +72,8 @@ class Traffic:
                 break
             with self._lock:
                 self._next(number)
+        else:
+            self.all_published = True
         ends = time.monotonic() + DELIVERY_SECONDS
         while self._producer.flush(0.5) and time.monotonic() < ends and not stop.is_set():
             pass

@@ -9,6 +9,7 @@ import sys
 import urllib.request
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,15 @@ def test_it_holds_before_anything_is_broken(suffered: tuple[World, Story, Path])
     assert (status, story.outcome) == (0, "holds"), said
     assert story.struck and story.quiet_after is not None
     assert "worker-kill" in (folder / "chaos.html").read_text()
+
+
+def test_a_run_that_never_became_quiet_fails(suffered: tuple[World, Story, Path]) -> None:
+    """So do traffic that broke off, faults that were not struck, and a comparison that could not be made."""
+    _, story, _ = suffered
+    for changes in ({"quiet_after": None}, {"all_published": False}, {"struck": []}, {"lines": []}):
+        status, said = concluded(replace(story, **changes))
+        assert status == 1 and "--seed 5" in said, changes
+    assert concluded(story)[0] == 0
 
 
 def test_a_lost_answer_is_named(suffered: tuple[World, Story, Path]) -> None:
