@@ -40,14 +40,15 @@ def plan(seed: int, seconds: float, kinds: Sequence[Kind], every: float) -> list
     """
     if not kinds or seconds <= 0:
         return []
-    rng = random.Random(f"{seed}/{len(kinds)}")
+    rng = random.Random(seed)
+    kinds = sorted(kinds, key=lambda kind: kind.name)
     mean = min(every, seconds / (len(kinds) * GAP[1]))
     free_at: dict[str, float] = {}
     deck: list[Kind] = []
     planned: list[Planned] = []
     at = rng.uniform(*GAP) * mean
     while at < seconds:
-        deck = deck or rng.sample(list(kinds), len(kinds))
+        deck = deck or rng.sample(kinds, len(kinds))
         kind = deck.pop()
         lasts = round(rng.uniform(kind.shortest, kind.longest), 2)
         idle = [target for target in kind.targets if free_at.get(target, 0.0) <= at]

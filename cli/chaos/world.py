@@ -44,6 +44,9 @@ SETTINGS = {
 }
 
 
+StackServer = KafkaBroker | ClickHouseServer | PostgresServer
+
+
 @dataclass
 class World:
     """Everything that a fault can reach; `traffic` is set when the traffic begins."""
@@ -55,26 +58,16 @@ class World:
     traffic: Traffic | None = None
     extras: int = field(default=0)
 
-    @property
-    def broker(self) -> KafkaBroker:
-        """The Kafka broker."""
-        server = self.servers["kafka"]
-        assert isinstance(server, KafkaBroker)
+    def server(self, name: str) -> StackServer:
+        """The server called kafka or clickhouse, or, as ledger, PostgreSQL."""
+        server = self.servers["postgres" if name == "ledger" else name]
+        assert isinstance(server, KafkaBroker | ClickHouseServer | PostgresServer)
         return server
 
     @property
-    def clickhouse(self) -> ClickHouseServer:
-        """The ClickHouse server."""
-        server = self.servers["clickhouse"]
-        assert isinstance(server, ClickHouseServer)
-        return server
-
-    @property
-    def postgres(self) -> PostgresServer | None:
-        """The PostgreSQL server that holds the ledger, None where SQLite does."""
-        server = self.servers.get("postgres")
-        assert server is None or isinstance(server, PostgresServer)
-        return server
+    def postgres(self) -> bool:
+        """Whether the ledger is in PostgreSQL."""
+        return "postgres" in self.servers
 
     @property
     def workers(self) -> tuple[str, ...]:

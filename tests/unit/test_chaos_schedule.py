@@ -22,7 +22,8 @@ seeds = st.integers(min_value=0, max_value=10**9)
 
 @given(seeds)
 def test_a_seed_always_gives_the_same_schedule(seed: int) -> None:
-    assert plan(seed, 60, KINDS, 2) == plan(seed, 60, KINDS, 2)
+    """Whatever order the faults were named in."""
+    assert plan(seed, 60, KINDS, 2) == plan(seed, 60, KINDS[::-1], 2)
 
 
 def test_another_seed_gives_another_schedule() -> None:
