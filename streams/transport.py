@@ -57,6 +57,17 @@ class Consumer(driver.Consumer):
         self.tracker.forget(assigned)
         await super().on_partitions_assigned(assigned, generation_id)
 
+    async def perform_seek(self) -> None:
+        """Go back to what is committed, after a rebalance in which fetched records were dropped.
+
+        aiokafka's `seek_to_committed` leaves a partition of which nothing is committed where it is, which is behind the records
+        that were dropped. They would be lost as soon as a later one is committed.
+        """
+        await super().perform_seek()
+        if uncommitted := {tp for tp in self.assignment() if not self._committed_offset[tp]}:
+            for tp, offset in (await self.earliest_offsets(*uncommitted)).items():
+                await self._seek(tp, offset)
+
     def _new_offset(self, tp: TP) -> int | None:
         return self.tracker.committable(tp)
 

@@ -119,6 +119,25 @@ def test_what_was_in_flight_at_a_kill_is_delivered_again(
     assert min(seen(tmp_path / "after")) == log.head
 
 
+@pytest.mark.parametrize("committed", [None, 0, 2], ids=["nothing committed", "zero committed", "some committed"])
+def test_records_dropped_in_a_rebalance_are_read_again(
+    committed: int | None, pipeline: Running, start: Callable[..., Child], tmp_path: Path
+) -> None:  # fmt: skip
+    """Faust drops what it has fetched when a rebalance begins, and goes back; also where no offset was committed before."""
+    log = Log(pipeline.settings.kafka_bootstrap, committed, ["slow"] * 6)
+    wanted = list(range(committed or 0, 6))
+    child = start(log, "ours", "seeking")
+    assert eventually(lambda: seen(tmp_path / "seeking") == wanted, 40), child.log_tail()
+    (tmp_path / "seeking.seek").touch()
+    assert eventually(lambda: seen(tmp_path / "seeking") == wanted * 2, 40), (
+        seen(tmp_path / "seeking"),
+        child.log_tail(),
+    )
+    (tmp_path / "seeking.go").touch()
+    assert eventually(lambda: log.committed() == 6, 40), log.committed()
+    child.kill()
+
+
 def test_fausts_own_tracker_loses_records_in_the_same_cases(
     pipeline: Running, start: Callable[..., Child], tmp_path: Path
 ) -> None:

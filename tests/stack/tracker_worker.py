@@ -1,7 +1,7 @@
 """A worker for the tracker's tests: writes down each record it gets, ends fast ones at once and slow ones when told.
 
 `python -m tests.stack.tracker_worker BOOTSTRAP TOPIC GROUP FILE ours|faust` — a record with the value `slow` ends when FILE.go
-exists. With `faust` the stock transport acknowledges; everything else is the same.
+exists. When FILE.seek exists, it goes back to what is committed, as after a rebalance. With `faust` the stock transport acknowledges; everything else is the same.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ async def work(bootstrap: str, topic: str, group: str, path: str, tracker: str) 
 
     app.agent(app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"))(consume)
     await app.start()
+    while not Path(path + ".seek").exists():
+        await asyncio.sleep(0.05)
+    await app.consumer.perform_seek()
     await asyncio.Event().wait()
 
 

@@ -17,6 +17,8 @@ REPLACED = {
     consumer.Consumer._add_gap: "4df2573ded7c1c2c",
     consumer.Consumer.on_partitions_revoked: "d04b7ae72c6fc206",
     consumer.Consumer.on_partitions_assigned: "29ce96596f05a18c",
+    consumer.Consumer.perform_seek: "0e8c130ff4b0afd8",
+    consumer.Consumer.getmany: "4b168d84882a70d6",
     consumer.Consumer._drain_messages: "44a2500309e83c63",
     consumer.Consumer._commit_tps: "a20e230b05ae8b15",
     consumer.Consumer.verify_all_partitions_active: "4e0e46f5c297305d",
