@@ -45,6 +45,8 @@ STEADY_SECONDS = 60.0
 BACKOFF_SECONDS = (0.5, 30.0)
 #: Batches that are decoded and inserted side by side: while ClickHouse takes one, the next is decoded.
 INSERTS = 2
+#: A sink that its group has not known for so long starts afresh.
+REJOIN_SECONDS = 45.0
 #: A round of inserts ends after this, so that the group hears of us: see max.poll.interval.ms.
 ROUND_SECONDS = 20.0
 
@@ -104,6 +106,7 @@ class Sink:
         self._windows: dict[tuple[str, int], Window] = {}
         self._member = ""
         self._consumer = Consumer(_consumer_config(settings))
+        self._known_at = time.monotonic()
         metrics.places = self._places
 
     def wait_for_store(self, stop: Callable[[], bool]) -> bool:
@@ -132,6 +135,18 @@ class Sink:
             due = [p for p in self._partitions.values() if p.due(self._rows, self._seconds, now)]
             if due:
                 self._store(due)
+            self._check_membership()
+
+    def _check_membership(self) -> None:
+        """KafkaException when the group has not known this consumer for REJOIN_SECONDS.
+
+        After several restarts of a broker, librdkafka 2.16 was seen to keep its JoinGroup request in a queue for ever, without a
+        connection to the coordinator ("GroupCoordinator: Timed out 0 in-flight, 0 retry-queued, 1 out-queue").
+        """
+        if self._partitions or self._consumer.memberid():
+            self._known_at = time.monotonic()
+        elif time.monotonic() - self._known_at > REJOIN_SECONDS:
+            raise KafkaException(KafkaError(KafkaError._WAIT_COORD, "The group does not take this consumer back."))
 
     def close(self) -> None:
         """Leave the group and close every connection."""

@@ -11,11 +11,17 @@ import uuid
 from typing import Any
 
 import pytest
+from confluent_kafka import KafkaException
 
+from config.settings import Settings
 from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE
+from local.processes import free_port
 from schemas.cloudevents import headers
+from schemas.codec import Codec
 from schemas.jsonform import from_json
+from sinks import consumer
 from sinks.batch import prepare
+from sinks.metrics import SinkMetrics
 from sinks.partition import Batch, Partition, event_id
 from sinks.rows import FACTS, columns_of, values_of
 from sinks.tables import SchemaBehind, migrate_clickhouse, require_current_schema, schema_version
@@ -275,3 +281,15 @@ def test_a_repeated_insert_repairs_the_rollup(world: MakeWorld, name: str) -> No
             assert here.rows(f"SELECT sum(calls) FROM {each}") == [(1,)]
     writer.close()
     assert INSERT_SETTINGS["deduplicate_blocks_in_dependent_materialized_views"] == 1
+
+
+def test_a_sink_that_its_group_does_not_know_starts_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer that never becomes a member is given up, so that `run` makes another one."""
+    monkeypatch.setattr(consumer, "REJOIN_SECONDS", 1.0)
+    settings = Settings(kafka_bootstrap=f"127.0.0.1:{free_port()}")
+    sink = consumer.Sink(settings, Codec(), SinkMetrics(settings.kafka_bootstrap))
+    try:
+        with pytest.raises(KafkaException, match="does not take this consumer back"):
+            sink.run(lambda: False)
+    finally:
+        sink.close()
