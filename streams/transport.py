@@ -65,8 +65,7 @@ class Consumer(driver.Consumer):
         """
         await super().perform_seek()
         if uncommitted := {tp for tp in self.assignment() if not self._committed_offset[tp]}:
-            for tp, offset in (await self.earliest_offsets(*uncommitted)).items():
-                await self._seek(tp, offset)
+            await self.seek_wait(await self.earliest_offsets(*uncommitted))
 
     def _new_offset(self, tp: TP) -> int | None:
         return self.tracker.committable(tp)
