@@ -1,4 +1,4 @@
-.PHONY: demo test lint bench soak generate dashboards lock clean
+.PHONY: demo test lint bench bench-peers soak generate dashboards lock clean
 
 PYTHON ?= python3
 SOAK_MINUTES ?= 30
@@ -25,6 +25,11 @@ bench: .venv/ready
 
 soak: .venv/ready
 	@$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
+
+# LiteLLM's proxy and the drawing of plots are in a venv of their own.
+bench-peers: .venv/ready
+	@benchmarks/peers/install
+	@$(BIN)/python -m benchmarks.peers
 
 generate: .venv/ready
 	$(BIN)/python -m cli.generate

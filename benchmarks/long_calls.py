@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.load import Load
+from benchmarks.load import Load, Shape
 from benchmarks.rounds import Bench, Parity
 from cli import kafka
 from core.topics import calls
@@ -19,7 +19,7 @@ from core.topics import calls
 IN_FLIGHT = 2_000
 CALL_MS = 2_000
 SAMPLE_SECONDS = 0.2
-DIRECTIVE = f' [[sim {{"latency_ms": {CALL_MS}}}]]'
+SLOW = Shape(directive=f' [[sim {{"latency_ms": {CALL_MS}}}]]')
 LANE = {"MILLSTREAM_LANE_CONCURRENCY": str(IN_FLIGHT), "MILLSTREAM_LANE_IN_FLIGHT": str(2 * IN_FLIGHT)}
 
 
@@ -55,7 +55,7 @@ def long_calls(bench: Bench, waves: int) -> LongCalls:
     before, rows = kafka.count(settings, lane), bench.usage_rows()
     bench.reset_simulator()
     with ThreadPoolExecutor(1) as threads:
-        loading = threads.submit(bench.client.backlog, count, DIRECTIVE)
+        loading = threads.submit(bench.client.backlog, count, SLOW)
         while kafka.count(settings, lane) < before + count and not loading.done():
             time.sleep(0.2)
         child = bench.run.start_worker("complete", ["worker", "complete", "--provider", "openai"], LANE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -27,10 +27,13 @@ class Cost:
 
 
 class Gauge:
-    """Reads the CPU time and the memory of processes, known by name."""
+    """Reads the CPU time and the memory of processes, one or several under a name."""
 
-    def __init__(self, pids: Mapping[str, int]) -> None:
-        self._processes = {name: psutil.Process(pid) for name, pid in pids.items()}
+    def __init__(self, pids: Mapping[str, int | Sequence[int]]) -> None:
+        self._processes = {
+            name: [psutil.Process(one) for one in ([pid] if isinstance(pid, int) else pid)]
+            for name, pid in pids.items()
+        }
         self._cpu, self._all, self._at = self._read()
 
     def since(self) -> Cost:
@@ -41,16 +44,21 @@ class Gauge:
 
     def memory(self) -> dict[str, int]:
         """Resident bytes by name."""
-        return {name: process.memory_info().rss for name, process in self._processes.items()}
+        return {name: sum(one.memory_info().rss for one in group) for name, group in self._processes.items()}
 
     def _read(self) -> tuple[dict[str, float], float, float]:
         cpu = {}
-        for name, process in self._processes.items():
-            times = process.cpu_times()
-            cpu[name] = times.user + times.system
+        for name, group in self._processes.items():
+            times = [one.cpu_times() for one in group]
+            cpu[name] = sum(one.user + one.system for one in times)
         machine = psutil.cpu_times()
         idle = machine.idle + getattr(machine, "iowait", 0.0)
         return cpu, sum(machine[:8]) - idle, time.perf_counter()
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all that descend from it now."""
+    return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 
 
 def machine() -> dict[str, Any]:

@@ -28,7 +28,7 @@ def tables(report: Json) -> Iterator[Table]:
 def _aims(report: Json) -> Table:
     found, machine = report["summary"], report["machine"]
     others = [one[part]["cores_used_by_others"] for one in report["rounds"] for part in ("closed", "steady")]
-    table = _table(
+    made = table(
         f"{machine['cores']} cores, simulator at {report['settings']['simulator_ms']} ms, "
         f"{report['settings']['rounds']} rounds, other programs on up to {max(others):.2f} cores",
         ("", "median", "least to most", "aim"), "lrrl",
@@ -51,13 +51,13 @@ def _aims(report: Json) -> Table:
         }
         if key in met:
             aim += "  [green]met[/]" if met[key] else "  [red]not met[/]"
-        table.add_row(name, f"{found[key]['median']:,.{digits}f}", _range(found[key], digits), aim)
-    return table
+        made.add_row(name, f"{found[key]['median']:,.{digits}f}", span(found[key], digits), aim)
+    return made
 
 
 def _cpu(report: Json) -> Table:
     found = report["summary"]
-    table = _table(
+    made = table(
         "CPU ms per answered request at full speed; at rest, CPU ms per second",
         ("process", "median", "least to most", "", "at rest"),
         "lrrlr",
@@ -65,55 +65,55 @@ def _cpu(report: Json) -> Table:
     shares = found["cpu_ms_per_answer"]
     most = max(share["median"] for share in [*shares.values(), found["bare_cpu_ms_per_call"]])
     for name in sorted(shares, key=lambda name: name not in OURS):
-        if table.row_count == len(OURS):
-            table.add_section()
+        if made.row_count == len(OURS):
+            made.add_section()
         colour = "green" if name in OURS else "white"
-        bar = _bar(shares[name]["median"], most, colour)
+        drawn = bar(shares[name]["median"], most, colour)
         rest = f"{report['idle_cpu_ms_per_second'][name]:.0f}"
-        table.add_row(name, f"{shares[name]['median']:.2f}", _range(shares[name], 2), bar, rest)
+        made.add_row(name, f"{shares[name]['median']:.2f}", span(shares[name], 2), drawn, rest)
     bare = found["bare_cpu_ms_per_call"]
-    table.add_section()
-    table.add_row("bare SDK loop", f"{bare['median']:.2f}", _range(bare, 2), _bar(bare["median"], most, "yellow"), "")
-    return table
+    made.add_section()
+    made.add_row("bare SDK loop", f"{bare['median']:.2f}", span(bare, 2), bar(bare["median"], most, "yellow"), "")
+    return made
 
 
 def _latency(report: Json) -> Table:
     found = report["summary"]
-    table = _table(
+    made = table(
         f"Added latency at {found['steady_rate']['median']:.0f} requests per second, ms (* less the provider's own time)",
         ("", "p50", "p99", ""), "lrrl",
     )  # fmt: skip
     most = max(step["p99"]["median"] for step in found["added_ms"].values())
     for step, value in found["added_ms"].items():
-        bar = _bar(value["p50"]["median"], most, "green", value["p99"]["median"])
-        table.add_row(step, _with_range(value["p50"]), _with_range(value["p99"]), bar)
-    return table
+        drawn = bar(value["p50"]["median"], most, "green", value["p99"]["median"])
+        made.add_row(step, _with_range(value["p50"]), _with_range(value["p99"]), drawn)
+    return made
 
 
 def _memory(report: Json) -> Table:
     memory = report["summary"]["memory_bytes"]
-    table = _table("Resident memory after the last backlog, MiB", ("process", "MiB", ""), "lrl")
+    made = table("Resident memory after the last backlog, MiB", ("process", "MiB", ""), "lrl")
     most = max(memory.values())
     for name, size in sorted(memory.items(), key=lambda item: item[0] not in OURS):
-        table.add_row(name, f"{size / 2**20:.0f}", _bar(size, most, "green" if name in OURS else "white"))
+        made.add_row(name, f"{size / 2**20:.0f}", bar(size, most, "green" if name in OURS else "white"))
     if slow := report.get("long_calls"):
-        table.add_section()
+        made.add_section()
         seconds = slow["call_ms"] / 1_000
         most = max(size for _, size, _ in slow["samples"])
         for at, size, in_flight in slow["samples"][:: max(1, len(slow["samples"]) // 10)]:
             name = f"calls of {seconds:g} s, at {at:.0f} s: {in_flight:,} in flight"
-            table.add_row(name, f"{size / 2**20:.0f}", _bar(size, most, "green"))
+            made.add_row(name, f"{size / 2**20:.0f}", bar(size, most, "green"))
         early, late = slow["memory_bytes_early_while_full"], slow["memory_bytes_late_while_full"]
-        table.add_section()
-        table.add_row(
-            f"most in flight {slow['max_in_flight']:,}; at first", f"{early / 2**20:.0f}", _bar(early, most, "green")
+        made.add_section()
+        made.add_row(
+            f"most in flight {slow['max_in_flight']:,}; at first", f"{early / 2**20:.0f}", bar(early, most, "green")
         )
-        table.add_row("and at last", f"{late / 2**20:.0f}", _bar(late, most, "green"))
-    return table
+        made.add_row("and at last", f"{late / 2**20:.0f}", bar(late, most, "green"))
+    return made
 
 
 def _parities(report: Json) -> Table:
-    table = _table(
+    made = table(
         "Parity: requests = answers = usage rows = simulator's calls; open in the ledger",
         ("", "per second", "requests", "answers", "rows", "calls", "open", ""), "lrrrrrrl",
     )  # fmt: skip
@@ -132,18 +132,20 @@ def _parities(report: Json) -> Table:
     for name, rate, parity in lines:
         counts = (parity.get(key) for key in ("sent", "answers", "usage_rows", "provider_calls", "open"))
         verdict = "[green]holds[/]" if parity["holds"] else "[bold red]BROKEN[/]"
-        table.add_row(name, f"{rate:,.0f}", *("–" if count is None else f"{count:,}" for count in counts), verdict)
-    return table
+        made.add_row(name, f"{rate:,.0f}", *("–" if count is None else f"{count:,}" for count in counts), verdict)
+    return made
 
 
-def _table(title: str, columns: tuple[str, ...], sides: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+def table(title: str, columns: tuple[str, ...], sides: str) -> Table:
+    """An empty table; `sides` has an l or an r for each column."""
+    made = Table(title=title, title_justify="left", title_style="bold")
     for column, side in zip(columns, sides, strict=True):
-        table.add_column(column, justify="right" if side == "r" else "left")
-    return table
+        made.add_column(column, justify="right" if side == "r" else "left")
+    return made
 
 
-def _range(values: Json, digits: int) -> str:
+def span(values: Json, digits: int) -> str:
+    """The least and the most of a measurement's rounds."""
     return f"{values['least']:,.{digits}f} – {values['most']:,.{digits}f}"
 
 
@@ -152,7 +154,7 @@ def _with_range(values: Json) -> str:
     return f"{values['median']:,.{digits}f} ({values['least']:,.{digits}f}–{values['most']:,.{digits}f})"
 
 
-def _bar(value: float, most: float, colour: str, further: float = 0.0) -> str:
+def bar(value: float, most: float, colour: str, further: float = 0.0) -> str:
     """A bar for `value`, and on to `further` in a lighter shade, on a scale that ends at `most`."""
     full = max(1, round(BAR * value / most)) if most else 0
     light = max(0, round(BAR * further / most) - full) if most else 0

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.bare import WARM_UP
-from benchmarks.load import Client, Load
+from benchmarks.bare import Caller
+from benchmarks.load import ORDINARY, Client, Load, Shape
 from benchmarks.machine import Cost, Gauge
 from cli.running import Running
 from config import audit
@@ -69,21 +66,23 @@ class Bench:
         self.client = Client(run.settings)
         self._database = open_database(run.settings.database_url)
 
-    def closed(self, requests: int, directive: str = "") -> Round:
+    def backlog(self, requests: int, shape: Shape = ORDINARY) -> Round:
         """A backlog of requests, worked off as fast as the pipeline can."""
-        return self._round(lambda: self.client.backlog(requests, directive))
+        return self._round(lambda: self.client.backlog(requests, shape))
+
+    def closed(self, requests: int, concurrent: int, shape: Shape = ORDINARY) -> Round:
+        """Requests of which never more than `concurrent` are unanswered."""
+        return self._round(lambda: self.client.closed(requests, concurrent, shape))
 
     def opened(self, per_second: float, seconds: float) -> Round:
         """Requests at a constant rate."""
         return self._round(lambda: self.client.steady(per_second, seconds))
 
-    def bare(self, calls: int, concurrent: int) -> dict[str, Any]:
-        """The bare loop's calls per second and CPU per call, in a process of its own."""
+    def bare(self, caller: Caller, calls: int, concurrent: int) -> dict[str, Any]:
+        """The bare loop's calls per second and CPU per call."""
         self.reset_simulator()
-        command = [sys.executable, "-m", "benchmarks.bare", "--base-url", self.run.environment["OPENAI_BASE_URL"]]
-        command += ["--calls", str(calls), "--concurrent", str(concurrent)]
         gauge = Gauge(self._servers())
-        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        result = caller.closed(calls, concurrent)
         simulator_cpu = gauge.since().cpu["simulator"]
         served = self.simulator()["outcomes"]["answered"]
         return {
@@ -92,7 +91,7 @@ class Bench:
             "cpu_ms_per_call": result["cpu_seconds"] / calls * 1_000,
             "cores": result["cpu_seconds"] / result["seconds"],
             "simulator_cpu_ms_per_call": simulator_cpu / served * 1_000,
-            "parity": _bare_parity(calls, result["answered"], served - WARM_UP),
+            "parity": bare_parity(calls, result["answered"], served),
         }
 
     def idle(self, seconds: float) -> Cost:
@@ -162,15 +161,15 @@ class Bench:
             return json.load(answer)
 
 
-#: Where a request's time goes between the moments that its answer names, and at last to its consumer; from those with a
+#: Where a request's time goes from when it was due, between the moments that its answer names, to its consumer; from those with a
 #: star the provider's own time is taken out, as the provider saw it.
 STEPS = (
-    "created → admitted",
+    "due → admitted",
     "admitted → started",
     "started → finished*",
-    "created → finished*",
+    "due → finished*",
     "finished → received",
-    "created → received*",
+    "due → received*",
 )
 
 
@@ -181,28 +180,15 @@ def added_ms(load: Load, provider_us: dict[str, int]) -> dict[str, list[float]]:
         if answer["outcome"] != "completed":
             continue
         provider = provider_us[answer["attempt_id"]]
-        created, admitted, started, finished = (
-            answer[f"{name}_at"] for name in ("created", "admitted", "started", "finished")
-        )
-        received = load.received_us[request_id]
+        admitted, started, finished = (answer[f"{name}_at"] for name in ("admitted", "started", "finished"))
+        due, received = load.due_us[request_id], load.received_us[request_id]
         spans = (
-            admitted - created, started - admitted, finished - started - provider, finished - created - provider,
-            received - finished, received - created - provider,
+            admitted - due, started - admitted, finished - started - provider, finished - due - provider,
+            received - finished, received - due - provider,
         )  # fmt: skip
         for step, microseconds in zip(STEPS, spans, strict=True):
             found[step].append(microseconds / 1_000)
     return found
-
-
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """The 50th and the 99th percentile."""
-    cuts = quantiles(values, n=100, method="inclusive")
-    return {"p50": cuts[49], "p99": cuts[98]}
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """The median of a measurement's rounds, and their least and most."""
-    return {"median": median(values), "least": min(values), "most": max(values)}
 
 
 def as_json(parity: Parity) -> dict[str, Any]:
@@ -210,6 +196,7 @@ def as_json(parity: Parity) -> dict[str, Any]:
     return {**asdict(parity), "holds": parity.holds}
 
 
-def _bare_parity(sent: int, answers: int, provider_calls: int) -> dict[str, Any]:
+def bare_parity(sent: int, answers: int, provider_calls: int) -> dict[str, Any]:
+    """The parity of plain calls, with its verdict."""
     holds = sent == answers == provider_calls
     return {"sent": sent, "answers": answers, "provider_calls": provider_calls, "holds": holds}

@@ -17,10 +17,12 @@ from typing import Any
 import orjson
 from rich.console import Console
 
+from benchmarks.bare import Caller
+from benchmarks.figures import percentiles, spread
 from benchmarks.long_calls import CALL_MS, IN_FLIGHT, LongCalls, long_calls
 from benchmarks.machine import machine, versions
 from benchmarks.report import tables
-from benchmarks.rounds import Bench, Round, added_ms, as_json, percentiles, spread
+from benchmarks.rounds import Bench, Round, added_ms, as_json
 from cli.running import Running, running
 
 RESULTS = Path(__file__).parent / "results" / "spine.json"
@@ -29,6 +31,7 @@ SIMULATOR_MS = 50
 STEADY_SECONDS = 8.0
 IDLE_SECONDS = 3.0
 WARM_UP = 1_000
+BARE_WARM_UP = 200
 WAVES = 4
 
 Json = dict[str, Any]
@@ -78,15 +81,17 @@ def _measure(run: Running, arguments: argparse.Namespace, say: Any) -> Json:
         },
     }  # fmt: skip
     say("Warming up ...")
-    bench.closed(WARM_UP)
+    caller = Caller("openai", run.environment["OPENAI_BASE_URL"])
+    caller.closed(BARE_WARM_UP, CONCURRENT)
+    bench.backlog(WARM_UP)
     idle = bench.idle(IDLE_SECONDS)
     report["idle_cpu_ms_per_second"] = {name: cpu / idle.seconds * 1_000 for name, cpu in idle.cpu.items()}
     report["rounds"] = []
     for number in range(1, arguments.rounds + 1):
         say(f"Round {number} of {arguments.rounds}: the bare loop ...")
-        bare = bench.bare(arguments.requests, CONCURRENT)
+        bare = bench.bare(caller, arguments.requests, CONCURRENT)
         say(f"Round {number} of {arguments.rounds}: a backlog of {arguments.requests} requests ...")
-        closed = bench.closed(arguments.requests)
+        closed = bench.backlog(arguments.requests)
         rate = closed.load.per_second / 2
         say(f"Round {number} of {arguments.rounds}: {rate:.0f} requests per second ...")
         steady = bench.opened(rate, STEADY_SECONDS)
@@ -94,6 +99,7 @@ def _measure(run: Running, arguments: argparse.Namespace, say: Any) -> Json:
     if not arguments.no_long_calls:
         say(f"{IN_FLIGHT:,} calls of {CALL_MS / 1_000:g} s in flight ...")
         report["long_calls"] = _long_calls(long_calls(bench, WAVES))
+    caller.close()
     bench.close()
     report["summary"] = _summary(report["rounds"])
     parities = [one[part]["parity"] for one in report["rounds"] for part in ("bare", "closed", "steady")]
