@@ -1,4 +1,4 @@
-.PHONY: demo test lint bench bench-peers soak generate dashboards lock clean
+.PHONY: demo test lint bench bench-sink bench-analytics bench-peers bench-scaling soak generate dashboards lock clean
 
 PYTHON ?= python3
 SOAK_MINUTES ?= 30
@@ -23,6 +23,12 @@ lint: .venv/ready
 bench: .venv/ready
 	@$(BIN)/python -m benchmarks.spine
 
+bench-sink: .venv/ready
+	@$(BIN)/python -m benchmarks.sink
+
+bench-analytics: .venv/ready
+	@$(BIN)/python -m benchmarks.analytics
+
 soak: .venv/ready
 	@$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
 
@@ -30,6 +36,12 @@ soak: .venv/ready
 bench-peers: .venv/ready
 	@benchmarks/peers/install
 	@$(BIN)/python -m benchmarks.peers
+	@.millstream/peers/bin/python benchmarks/plots.py
+
+bench-scaling: .venv/ready
+	@benchmarks/peers/install
+	@$(BIN)/python -m benchmarks.scaling
+	@.millstream/peers/bin/python benchmarks/plots.py
 
 generate: .venv/ready
 	$(BIN)/python -m cli.generate

@@ -91,7 +91,7 @@ async def _anthropic(base_url: str, key: str) -> AsyncIterator[Call]:
 
         async def call(number: int) -> bool:
             answer = await client.messages.create(
-                model="claude-sonnet-4-5",
+                model="claude-haiku-4-5",
                 messages=[{"role": "user", "content": prompt(number)}],
                 max_tokens=MAX_OUTPUT_TOKENS,
             )
@@ -125,13 +125,18 @@ async def _aiohttp(base_url: str, key: str) -> AsyncIterator[Call]:
 
     headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
     url = f"{base_url}/chat/completions"
-    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=0)) as session:
+    # A server that closes idle connections (uvicorn after 5 s) must not do so just when one is used again.
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=2.0)
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
 
         async def call(number: int) -> bool:
             messages = [{"role": "user", "content": prompt(number)}]
             body = {"model": NAME, "messages": messages, "max_completion_tokens": MAX_OUTPUT_TOKENS}
-            async with session.post(url, data=orjson.dumps(body)) as response:
-                raw = await response.read()
+            try:
+                async with session.post(url, data=orjson.dumps(body)) as response:
+                    raw = await response.read()
+            except aiohttp.ClientError:
+                return False
             return response.status == 200 and bool(orjson.loads(raw)["choices"][0]["message"]["content"])
 
         yield call

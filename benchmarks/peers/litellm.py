@@ -38,6 +38,7 @@ class LiteLLM:
         config = folder / "litellm.json"
         config.write_text(json.dumps(_config(provider_url)))  # every JSON text is YAML as well
         command = [program, "--host", "127.0.0.1", "--port", str(port), "--num_workers", str(self.workers)]
+        command += ["--keepalive_timeout", "75"]
         self._child = Child(
             [*command, "--config", config],
             {**_plain_environment(), **ENVIRONMENT},

@@ -11,7 +11,7 @@ from benchmarks.bare import Caller
 from benchmarks.figures import percentiles
 from benchmarks.machine import Cost, Gauge
 from benchmarks.peers.litellm import KEY, LiteLLM
-from benchmarks.rounds import OURS, Bench, Round, as_json, bare_parity
+from benchmarks.rounds import OURS, Bench, Round, as_json, bare_parity, is_ours
 
 #: LiteLLM's logging goes on after an answer is out; its cost belongs to the request.
 AFTERMATH_SECONDS = 1.0
@@ -134,7 +134,7 @@ def _plain_point(bench: Bench, result: dict[str, Any], cost: Cost, cpu: dict[str
 
 def _point_of(one: Round) -> Point:
     cpu, memory = one.cost.cpu, one.memory
-    servers = [name for name in cpu if name not in (*OURS, "simulator", "driver")]
+    servers = [name for name in cpu if not is_ours(name) and name not in ("simulator", "driver")]
     return Point(
         len(one.load.answers), one.load.seconds, percentiles(one.load.took_ms),
         {name: cpu[name] for name in OURS}, {name: cpu[name] for name in servers},
