@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rounds import OURS
@@ -134,6 +137,17 @@ def _parities(report: Json) -> Table:
         verdict = "[green]holds[/]" if parity["holds"] else "[bold red]BROKEN[/]"
         made.add_row(name, f"{rate:,.0f}", *("–" if count is None else f"{count:,}" for count in counts), verdict)
     return made
+
+
+@contextmanager
+def progress(console: Console, first: str) -> Iterator[Callable[[str], None]]:
+    """A function that shows what is being done: in place on a terminal, else line by line."""
+    if console.is_terminal:
+        with console.status(first) as status:
+            yield status.update
+    else:
+        console.print(first)
+        yield lambda line: console.print(f"{datetime.now(UTC):%H:%M:%S} {line}")
 
 
 def table(title: str, columns: tuple[str, ...], sides: str) -> Table:

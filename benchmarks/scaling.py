@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.figures import spread
 from benchmarks.load import Shape
 from benchmarks.machine import machine, versions
-from benchmarks.report import bar, span, table
+from benchmarks.report import bar, progress, span, table
 from benchmarks.rounds import OURS, Bench, Round, as_json, is_ours
 from benchmarks.storage import each, stored
 from cli.running import Running, running
@@ -83,15 +83,15 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console()
     with (
-        console.status("Starting the local stack ...") as status,
-        running(environment=ENVIRONMENT, progress=status.update) as run,
+        progress(console, "Starting the local stack ...") as say,
+        running(environment=ENVIRONMENT, progress=say) as run,
         closing(Bench(run)) as bench,
     ):
         bench.backlog(WARM_UP)
         report = _report(bench, arguments)
         for series, value, number, one in _measured(run, bench, report, arguments.backlog):
             report["points"].append(_point(series, value, number, one))
-            status.update(f"{series}: {value:,} measured for the {number}. time ...")
+            say(f"{series}: {value:,}, round {number}: {one.ours_ms:.2f} ms, {one.load.per_second:.0f} answers/s")
     report["summary"] = _summary(report["points"])
     for made in _tables(report):
         console.print(made)

@@ -21,7 +21,7 @@ from benchmarks.bare import Caller
 from benchmarks.figures import percentiles, spread
 from benchmarks.long_calls import CALL_MS, IN_FLIGHT, LongCalls, long_calls
 from benchmarks.machine import machine, versions
-from benchmarks.report import tables
+from benchmarks.report import progress, tables
 from benchmarks.rounds import Bench, Round, added_ms, as_json
 from cli.running import Running, running
 
@@ -47,10 +47,10 @@ def main() -> int:
     console = Console()
     environment = {"MILLSTREAM_LANE_CONCURRENCY": str(CONCURRENT)}
     with (
-        console.status("Starting the local stack ...") as status,
-        running(environment=environment, progress=status.update) as run,
+        progress(console, "Starting the local stack ...") as say,
+        running(environment=environment, progress=say) as run,
     ):
-        report = _measure(run, arguments, status.update)
+        report = _measure(run, arguments, say)
     for table in tables(report):
         console.print(table)
     RESULTS.parent.mkdir(exist_ok=True)

@@ -25,14 +25,13 @@ from benchmarks.peers.litellm import LiteLLM
 from benchmarks.peers.litellm import version as litellm_version
 from benchmarks.peers.report import aims, summary, tables
 from benchmarks.peers.systems import Millstream, Plain, Point, Proxied, System
+from benchmarks.report import progress
 from benchmarks.rounds import Bench
 from cli.running import running
 
 RESULTS = Path(__file__).parents[1] / "results" / "peers.json"
 SIMULATOR_MS = 50
 CONCURRENT = (10, 50, 100, 256)
-#: Requests of a closed load for each that may be unanswered at once.
-TURNS = 10
 LEAST_REQUESTS = 400
 WARM_UP = (600, 50)
 CEILING = (5_000, 512)
@@ -49,14 +48,15 @@ def main() -> int:
     parser.add_argument(
         "--concurrent", type=int, nargs="+", default=CONCURRENT, help="closed loads (default: 10 50 100 256)"
     )
+    parser.add_argument("--turns", type=int, default=10, help="requests a slot of a closed load (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where to write (default: %(default)s)")
     arguments = parser.parse_args()
     console = Console()
     with (
-        console.status("Starting everything ...") as status,
-        _systems(arguments.systems, status.update) as (bench, systems),
+        progress(console, "Starting everything ...") as say,
+        _systems(arguments.systems, say) as (bench, systems),
     ):
-        report = _measure(bench, systems, arguments, status.update)
+        report = _measure(bench, systems, arguments, say)
     for table in tables(report):
         console.print(table)
     arguments.results.parent.mkdir(exist_ok=True)
@@ -104,7 +104,7 @@ def _measure(bench: Bench, systems: list[System], arguments: argparse.Namespace,
         "machine": machine(),
         "versions": versions(str(bench.clickhouse.query("SELECT version()").result_rows[0][0])),
         "settings": {
-            "rounds": arguments.rounds, "concurrent": list(arguments.concurrent), "turns": TURNS,
+            "rounds": arguments.rounds, "concurrent": list(arguments.concurrent), "turns": arguments.turns,
             "simulator_ms": SIMULATOR_MS, "steady_seconds": STEADY_SECONDS,
         },
         "simulator": _ceiling(bench),
@@ -114,7 +114,7 @@ def _measure(bench: Bench, systems: list[System], arguments: argparse.Namespace,
         report["versions"]["litellm"] = litellm_version()
     for number in range(1, arguments.rounds + 1):
         for system in systems if number % 2 else reversed(systems):
-            for load, point in _loads(system, arguments.concurrent):
+            for load, point in _loads(system, arguments.concurrent, arguments.turns):
                 say(f"Round {number} of {arguments.rounds}: {system.name}, {load} ...")
                 report["points"].append(_json(system.name, number, load, point()))
     report["summary"] = summary(report["points"], SIMULATOR_MS)
@@ -133,12 +133,12 @@ def _ceiling(bench: Bench) -> Json:
     return {"calls_per_second": rate, "calls_per_cpu_second": point.answers / point.simulator_cpu}
 
 
-def _loads(system: System, concurrent: list[int]) -> Iterator[tuple[str, Callable[[], Point]]]:
+def _loads(system: System, concurrent: list[int], turns: int) -> Iterator[tuple[str, Callable[[], Point]]]:
     most = 0.0
 
     def closed(at_once: int) -> Point:
         nonlocal most
-        point = system.closed(max(LEAST_REQUESTS, TURNS * at_once), at_once)
+        point = system.closed(max(LEAST_REQUESTS, turns * at_once), at_once)
         most = max(most, point.answers / point.seconds)
         return point
 

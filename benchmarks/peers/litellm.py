@@ -38,7 +38,8 @@ class LiteLLM:
         config = folder / "litellm.json"
         config.write_text(json.dumps(_config(provider_url)))  # every JSON text is YAML as well
         command = [program, "--host", "127.0.0.1", "--port", str(port), "--num_workers", str(self.workers)]
-        command += ["--keepalive_timeout", "75"]
+        # On a starved machine uvicorn would take a worker that starts slowly for dead, and start another one.
+        command += ["--keepalive_timeout", "75", "--timeout_worker_healthcheck", "120"]
         self._child = Child(
             [*command, "--config", config],
             {**_plain_environment(), **ENVIRONMENT},
