@@ -28,6 +28,7 @@ def main() -> None:
         if not source.exists():
             continue
         draw(json.loads(source.read_text()))
+        plt.suptitle(_conditions(json.loads(source.read_text())), fontsize=9)
         plt.tight_layout()
         plt.savefig(RESULTS / f"{name}.png", dpi=110)
         plt.close()
@@ -74,6 +75,12 @@ def _scaling(report: Json) -> None:
             axis.text(place, medians[place], f"{entry['answers_per_second']['median']:.0f}/s", ha="center", va="bottom")
         axis.set_xlabel(name, fontsize=8)
     axes[0].set_ylabel("CPU ms per answer, our processes")
+
+
+def _conditions(report: Json) -> str:
+    loads = [point["load_average"] for point in report["points"]]
+    cores = report["machine"]["cores"]
+    return f"{cores} cores, load average {min(loads):.0f} to {max(loads):.0f}, {report['measured_at'][:10]}"
 
 
 def _colour(name: str) -> str:

@@ -57,8 +57,11 @@ class LiteLLM:
         return tree(self._child.pid)
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop it, and its workers should they outlive it."""
+        workers = [psutil.Process(pid) for pid in self.pids()[1:]]
         self._child.stop(10.0)
+        for worker in psutil.wait_procs(workers, timeout=5.0)[1]:
+            worker.kill()
 
     def _answers(self) -> bool:
         try:
