@@ -58,7 +58,7 @@ class LiteLLM:
 
     def stop(self) -> None:
         """Stop it, and its workers should they outlive it."""
-        workers = [psutil.Process(pid) for pid in self.pids()[1:]]
+        workers = [psutil.Process(pid) for pid in self.pids()[1:]] if self._child.running else []
         self._child.stop(10.0)
         for worker in psutil.wait_procs(workers, timeout=5.0)[1]:
             worker.kill()
@@ -81,7 +81,9 @@ def version() -> str:
 
 
 def _plain_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith(("MILLSTREAM_", "OPENAI_"))}
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(("MILLSTREAM_", "OPENAI_", "PYTHON"))
+    }
 
 
 def _config(provider_url: str) -> dict[str, object]:
