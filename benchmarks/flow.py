@@ -7,8 +7,8 @@ import time
 from array import array
 from collections.abc import Callable
 
+from benchmarks.figures import percentiles
 from benchmarks.load import ANSWER_SECONDS, Client, request_number
-from benchmarks.rounds import percentiles
 
 
 class Flow:

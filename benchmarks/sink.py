@@ -26,8 +26,8 @@ from confluent_kafka import Producer
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.figures import percentiles, spread
 from benchmarks.machine import Gauge, machine, versions
-from benchmarks.rounds import percentiles, spread
 from cli.running import Running, running
 from core.reply import NO_TOKENS
 from core.topics import USAGE

@@ -99,7 +99,7 @@ def soak(run: Running, seconds: float, rate: float, say: Callable[[str], None]) 
     clickhouse = str(bench.clickhouse.query("SELECT version()").result_rows[0][0])
     bench.close()
     say("Reconciling ...")
-    _, lines = reconcile(run.settings, None, run.stack.simulator_url)
+    lines = reconcile(run.settings, None, run.stack.simulator_url).lines
     latency = flow.percentiles()
     growths = _growths(series, latency, stretch, run.settings.topic_partitions)
     return {

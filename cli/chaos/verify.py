@@ -14,7 +14,7 @@ from cli.reconcile.gather import reconcile
 from cli.reconcile.provider import provider_account
 from cli.reconcile.topics import BESIDE
 from cli.reconcile.watermark import Log
-from config import ledger
+from config import audit
 from config.database import open_database, reading
 from config.models import ATTEMPTS, REQUESTS
 from core.reconcile import Book, Line, compare
@@ -28,7 +28,7 @@ def settled(world: World) -> bool:
     engine = open_database(world.run.settings.database_url)
     try:
         with reading(engine) as db:
-            totals = ledger.totals(db)
+            totals = audit.totals(db)
         return totals.unanswered == totals.unsettled == totals.reserved_nano == 0
     except SQLAlchemyError:
         return False
@@ -39,7 +39,7 @@ def settled(world: World) -> bool:
 def verify(world: World, traffic: Traffic, progress: Callable[[str], None]) -> list[Line]:
     """Every comparison. Raises what `reconcile` raises."""
     settings, simulator = world.run.settings, world.run.stack.simulator_url
-    _, lines = reconcile(settings, None, simulator, progress)
+    lines = reconcile(settings, None, simulator, progress).lines
     answers, letters = _published(world)
     assert simulator is not None
     calls = Counter(call["client_request_id"] for call in provider_account(simulator).calls)
@@ -131,7 +131,7 @@ def _open(db: Connection) -> list[str]:
         (REQUESTS.c.reserved_nano != 0) | REQUESTS.c.answer.is_(None)
     )
     calls = select(ATTEMPTS.c.request_id, ATTEMPTS.c.number).where(ATTEMPTS.c.settled.is_(False))
-    totals = ledger.totals(db)
+    totals = audit.totals(db)
     found = [f"request {row.request_id} (reserved {row.reserved_nano} nano-USD)" for row in db.execute(requests)]
     found += [f"call {row.number} of request {row.request_id}" for row in db.execute(calls)]
     if totals.reserved_nano and not found:

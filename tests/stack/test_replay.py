@@ -192,7 +192,7 @@ def test_reconcile_holds_after_it_all(story: Story) -> None:
         "completed"
     }
     assert eventually(lambda: through(story.run), 60)
-    _, lines = reconcile(story.run.settings, None, story.run.stack.simulator_url)
+    lines = reconcile(story.run.settings, None, story.run.stack.simulator_url).lines
     assert {line.name: line.differences for line in lines if line.status != "holds"} == {}
 
 
