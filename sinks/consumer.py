@@ -140,7 +140,7 @@ class Sink:
     def _check_membership(self) -> None:
         """KafkaException when the group has not known this consumer for REJOIN_SECONDS.
 
-        After several restarts of a broker, librdkafka 2.16 was seen to keep its JoinGroup request in a queue for ever, without a
+        After several restarts of a broker, librdkafka 2.16 was seen to keep its JoinGroup request in a queue for minutes, without a
         connection to the coordinator ("GroupCoordinator: Timed out 0 in-flight, 0 retry-queued, 1 out-queue").
         """
         if self._partitions or self._consumer.memberid():

@@ -106,8 +106,8 @@ class Watch:
 class Behind:
     """How many records each stage and the sink have not acknowledged.
 
-    It keeps its connections through every fault: librdkafka's admin client crashed this process when a broker went away under
-    a request for the offsets of a group and the client was given up.
+    It keeps its connections through every fault: a process that asked admin clients, and gave them up when the broker went away,
+    crashed in librdkafka.
     """
 
     def __init__(self, settings: Settings) -> None:
