@@ -81,9 +81,9 @@ def version() -> str:
 
 
 def _plain_environment() -> dict[str, str]:
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("MILLSTREAM_", "OPENAI_", "PYTHON"))
-    }
+    dropped = ("MILLSTREAM_", "OPENAI_", "PYTHON")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    return {**plain, "PYTHONUNBUFFERED": "1"}  # so that its log says at once which workers are up
 
 
 def _config(provider_url: str) -> dict[str, object]:
