@@ -1,4 +1,4 @@
-.PHONY: demo test lint bench bench-sink bench-analytics bench-peers bench-scaling soak generate dashboards lock clean
+.PHONY: demo test lint bench bench-analytics bench-peers bench-scaling soak generate dashboards lock clean
 
 PYTHON ?= python3
 SOAK_MINUTES ?= 30
@@ -20,10 +20,9 @@ lint: .venv/ready
 	$(BIN)/python -m cli.dashboards --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.kafka.yml
 
+# What an answered request costs, then what a stored event costs.
 bench: .venv/ready
 	@$(BIN)/python -m benchmarks.spine
-
-bench-sink: .venv/ready
 	@$(BIN)/python -m benchmarks.sink
 
 bench-analytics: .venv/ready
