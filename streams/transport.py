@@ -88,6 +88,15 @@ class Producer(driver.Producer):
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True}
 
+    @property
+    def ended(self) -> bool:
+        """Whether it will never send again: aiokafka gives its sender up after an error that it does not know or cannot mend.
+
+        https://github.com/aio-libs/aiokafka/blob/master/aiokafka/producer/sender.py
+        """
+        task = self._producer._sender.sender_task if self._producer is not None else None
+        return task is not None and task.done()
+
 
 class Transport(driver.Transport):
     """The transport that a Millstream worker gives to Faust."""

@@ -177,13 +177,15 @@ async def _purge(tools: Tools) -> None:
 
 
 async def _watch(running: list[_Running], fail: Any) -> None:
-    """Stop the worker when an app has crashed, and say how long the oldest record has been at work."""
+    """Stop the worker when an app has crashed or can send nothing more, and say how long the oldest record has been at work."""
     said = time.monotonic()
     while True:
         await asyncio.sleep(0.5)
         for one in running:
             if one.app.crashed:
                 fail(f"{one.name} lost its connection to Kafka ({type(one.app.crash_reason).__name__}).")
+            elif one.app.started and one.app.producer.ended:
+                fail(f"The Kafka producer of {one.name} has ended; what is not sent is sent after a restart.")
         if time.monotonic() - said >= WATCH_SECONDS:
             said = time.monotonic()
             for one in running:
