@@ -31,11 +31,15 @@ POLL_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class CompleteRules:
-    """How many calls a lane has under way at once, how long one may take, and when a failed one is made again."""
+    """How many calls a lane has under way at once, how long one may take, and when a failed one is made again.
+
+    An answer of more than `max_answer_bytes` as an event cannot be published.
+    """
 
     concurrency: int
     call_timeout: float
     retry: RetryRule
+    max_answer_bytes: int
 
 
 class Complete:
@@ -165,7 +169,7 @@ class Complete:
     ) -> tuple[Outgoing, ...] | None:
         """Store the end of a call, and the answer if there is one; their events, or None if the ledger has moved on."""
         usages = (self._encoder.usage(fact, trace),) if fact is not None else ()
-        answers = (self._encoder.response(answer, trace),) if answer is not None else ()
+        answers = (self._answer(answer, trace),) if answer is not None else ()
         ended = None
         if fact is not None:
             ended = ledger.EndedAttempt(fact["attempt"], pack(usages), fact["cost_nano_usd"], fact["cost_status"])
@@ -173,6 +177,18 @@ class Complete:
         lost = isinstance(turn.started.step, Lost)
         end = ledger.End(call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost)
         return (*usages, *answers) if await self._transactions.run(ledger.end, end) else None
+
+    def _answer(self, answer: LlmResponse, trace: bytes) -> Outgoing:
+        """The answer as an event; without its output, and failed, where the broker would refuse it."""
+        event, most = self._encoder.response(answer, trace), self._rules.max_answer_bytes
+        if len(event.value) <= most:
+            return event
+        failure = error(
+            "provider_bad_answer",
+            f"The answer is {len(event.value):,} bytes as an event and {most:,} are allowed; lower max_output_tokens, or "
+            "raise MILLSTREAM_MAX_REQUEST_BYTES and the topics' max.message.bytes.",
+        )
+        return self._encoder.response({**answer, "outcome": "failed", "output": [], "error": failure}, trace)
 
 
 @dataclass(frozen=True, slots=True)

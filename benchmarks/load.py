@@ -91,7 +91,7 @@ class Client:
         self.codec = open_codec(settings)
         self.answers = kafka.reader(settings, RESPONSES, from_beginning=False)
         self._topic = REQUESTS.on(settings.topic_prefix)
-        most = settings.max_request_bytes * 2 + 1_000_000
+        most = settings.max_record_bytes
         self._producer = Producer(
             {
                 "bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True, "linger.ms": 2,

@@ -30,7 +30,7 @@ class Exchange:
         self._producer = Producer(
             {
                 "bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True, "linger.ms": 2,
-                "message.max.bytes": settings.max_request_bytes * 2 + 1_000_000,
+                "message.max.bytes": settings.max_record_bytes,
             },
             logger=kafka.QUIET,
         )  # fmt: skip

@@ -49,7 +49,7 @@ def create_topics(settings: Settings, topics: tuple[Topic, ...]) -> list[str]:
             name, settings.topic_partitions, settings.topic_replication,
             config={
                 "retention.ms": str(topic.keep_ms),
-                "max.message.bytes": str(settings.max_request_bytes * 2 + 1_000_000),
+                "max.message.bytes": str(settings.max_record_bytes),
             },
         )
         for topic in topics
@@ -71,7 +71,7 @@ def reader(settings: Settings, topic: Topic, *, from_beginning: bool) -> Consume
         {
             "bootstrap.servers": settings.kafka_bootstrap, "group.id": "millstream-cli", "enable.auto.commit": False,
             "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20,
-            "fetch.message.max.bytes": settings.max_request_bytes * 2 + 1_000_000,
+            "fetch.message.max.bytes": settings.max_record_bytes,
         },
         logger=QUIET,
     )  # fmt: skip

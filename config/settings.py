@@ -98,6 +98,11 @@ class Settings(BaseSettings):
         None, validation_alias=_named("MILLSTREAM_OPENAI_COMPATIBLE_BASE_URL")
     )
 
+    @property
+    def max_record_bytes(self) -> int:
+        """The largest record on any topic: a dead letter carries a whole request, and an answer may be longer than its request."""
+        return self.max_request_bytes * 2 + 1_000_000
+
     @classmethod
     def settings_customise_sources(
         cls,

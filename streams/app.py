@@ -44,8 +44,8 @@ def build_app(group: str, settings: Settings) -> faust.App:
         # A full lane reads nothing for as long as its provider is slow; that is no reason to leave the group.
         broker_max_poll_interval=86_400.0,
         producer_acks=-1,
-        producer_max_request_size=settings.max_request_bytes * 2 + 1_000_000,
-        consumer_max_fetch_size=settings.max_request_bytes * 2 + 1_000_000,
+        producer_max_request_size=settings.max_record_bytes,
+        consumer_max_fetch_size=settings.max_record_bytes,
         Monitor=QuietMonitor,
     )
     app.transport = Transport(brokers, app, app.loop)

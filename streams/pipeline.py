@@ -15,7 +15,7 @@ from functools import partial
 from agents.admit import Admit, AdmitRules
 from agents.complete import Complete, CompleteRules
 from agents.meter import Meter
-from agents.outgoing import Clock
+from agents.outgoing import ENVELOPE_BYTES, Clock
 from agents.providers import provider
 from config.prices import Catalogue
 from config.settings import PROVIDER_NAMES, Settings
@@ -58,7 +58,7 @@ def admit(tools: Tools) -> Handler:
 def complete(name: str, tools: Tools) -> Handler:
     s = tools.settings
     retry = RetryRule(s.max_attempts, s.backoff_base_seconds, s.backoff_max_seconds)
-    rules = CompleteRules(s.lane_concurrency, s.call_timeout_seconds, retry)
+    rules = CompleteRules(s.lane_concurrency, s.call_timeout_seconds, retry, s.max_record_bytes - ENVELOPE_BYTES)
     called = provider(s.provider(name))
     tools.at_exit.push_async_callback(called.close)
     lane = Complete(

@@ -43,7 +43,7 @@ class _Running:
         prefix = tools.settings.topic_prefix
         self.app = build_app(prefix + stage.group, tools.settings)
         publisher = Publisher(self.app, prefix)
-        largest = tools.settings.max_request_bytes * 2 + 1_000_000
+        largest = tools.settings.max_record_bytes
         encoder = Encoder(tools.codec, self.name.split("-")[0], tools.clock, largest)
 
         async def publish(record: Record, outcome: Outcome) -> None:

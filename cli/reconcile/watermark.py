@@ -202,7 +202,7 @@ def _consumer(settings: Settings, group: str) -> Consumer:
         {
             "bootstrap.servers": settings.kafka_bootstrap, "group.id": group, "enable.auto.commit": False,
             "enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20,
-            "fetch.message.max.bytes": settings.max_request_bytes * 2 + 1_000_000,
+            "fetch.message.max.bytes": settings.max_record_bytes,
         },
         logger=kafka.QUIET,
     )  # fmt: skip
