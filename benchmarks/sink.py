@@ -188,7 +188,8 @@ def bare(run: Running, client: Client, rows: int) -> Json:
 def freshness(run: Running, client: Client, source: Source) -> Json:
     """How long after the broker's time stamp a query sees an event, at a constant rate."""
     child = run.start_worker("sink", ["sink"])
-    wait_until(lambda: _rows(client) >= source.published, STORED_SECONDS, "the sink to be at the end", child)
+    source.publish(1)
+    wait_until(lambda: _rows(client) >= source.published, STORED_SECONDS, "the sink to have joined its group", child)
     published: dict[tuple[int, int], float] = {}
     seen: dict[tuple[int, int], float] = {}
 
