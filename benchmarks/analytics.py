@@ -35,8 +35,8 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "analytics.json"
 DAYS = 90
 AIM_SECONDS = 0.5
-#: Facts a block: what one large insert of a sink holds, times fifty.
-BLOCK = 1_000_000
+#: Facts a block: what one large insert of a sink holds, times ten.
+BLOCK = 200_000
 
 #: One block of usage, uneven as in use: a few tenants, users and models have most of the calls, and a user does one thing most of
 #: the time, with the model that the tenant has chosen for it.
