@@ -22,10 +22,7 @@ LONGEST_PAUSE = 5.0
 
 
 class Transactions:
-    """Group entries that arrive close together into one transaction: up to `most` of them.
-
-    After a transaction the next one waits as long as that one took, `linger` seconds at most. So an idle ledger works at once, and
-    a busy one on batches that grow with the load.
+    """Group entries that arrive close together into one transaction: up to `most` of them, or what `linger` seconds bring.
 
     While the database is away, entries wait and are tried again; every ledger operation may be repeated safely.
     """
@@ -38,7 +35,6 @@ class Transactions:
         self._done = done
         self._most = most
         self._linger = linger
-        self._rests_until = 0.0
         self._waiting: list[_Waiting] = []
         self._arrived = asyncio.Event()
         self._full = asyncio.Event()
@@ -71,10 +67,9 @@ class Transactions:
     async def _work(self) -> None:
         while True:
             await self._arrived.wait()
-            pause = min(self._linger, self._rests_until - time.monotonic())
-            if len(self._waiting) < self._most and pause > 0:
+            if len(self._waiting) < self._most and self._linger:
                 try:
-                    async with asyncio.timeout(pause):
+                    async with asyncio.timeout(self._linger):
                         await self._full.wait()
                 except TimeoutError:
                     pass
@@ -83,10 +78,7 @@ class Transactions:
                 self._arrived.clear()
             if len(self._waiting) < self._most:
                 self._full.clear()
-            began = time.monotonic()
             await self._commit(batch)
-            ended = time.monotonic()
-            self._rests_until = ended + (ended - began)
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         grouped: dict[Any, list[_Waiting]] = {}
