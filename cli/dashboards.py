@@ -22,6 +22,8 @@ from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models.common import GraphDrawStyle, StackingMode
 from grafana_foundation_sdk.models.dashboard import DataSourceRef, VariableRefresh
 
+from core.pricing import TOKEN_CLASSES
+
 FOLDER = Path(__file__).parent.parent / "deploy" / "grafana" / "dashboards"
 
 #: The uids that deploy/grafana/provisioning gives the data sources.
@@ -30,6 +32,8 @@ CLICKHOUSE = DataSourceRef("grafana-clickhouse-datasource", "clickhouse")
 
 #: What a ClickHouse panel looks at: the dashboard's time range and the chosen tenants.
 MINUTES = "$__timeFilter(minute) AND $__conditionalAll(tenant IN (${tenant:singlequote}), $tenant)"
+OVER = f"FROM usage_by_minute WHERE {MINUTES}"
+BY_TIME = "SELECT $__timeInterval(minute) AS time,"
 CREATED = "$__timeFilter(created_at) AND $__conditionalAll(tenant IN (${tenant:singlequote}), $tenant)"
 
 HEIGHT, HALF, QUARTER = 8, 12, 6
@@ -103,69 +107,98 @@ def _average(name: str) -> str:
 
 def money() -> dashboard.Dashboard:
     """Spend, calls, errors, tokens and latency, from ClickHouse."""
-    over = f"FROM usage_by_minute WHERE {MINUTES}"
-    by_time = "SELECT $__timeInterval(minute) AS time,"
     tenants = (
         dashboard.QueryVariable("tenant").label("Tenant").datasource(CLICKHOUSE).multi(True).include_all(True)
         .query("SELECT DISTINCT tenant FROM usage_by_minute ORDER BY tenant").refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
     )  # fmt: skip
-    classes = ("input_uncached", "cache_read", "cache_write_5m", "cache_write_1h", "input_audio", "output_text",
-               "reasoning", "output_audio")  # fmt: skip
-    tokens = ", ".join(f"sum(tokens_{name}) AS {name}" for name in classes)
-    return (
-        _dashboard("Millstream: spend and answers", "millstream-spend", "now-24h").with_variable(tenants)
-        .with_row(dashboard.Row("Spend"))
-        .with_panel(sql_number("Spend", "currencyUSD", f"SELECT sum(cost_nano_usd) / 1e9 AS usd {over}"))
-        .with_panel(sql_number("Calls", "short", f"SELECT sum(calls) AS made {over}"))
-        .with_panel(sql_number("Calls without a known cost", "short", f"SELECT sum(calls_without_cost) AS unknown {over}"))
-        .with_panel(sql_number(
-            "Calls that failed", "percentunit",
-            f"SELECT sumIf(calls, status != 'succeeded') / greatest(sum(calls), 1) AS share {over}"))
-        .with_panel(sql_over_time(
-            "Spend by tenant", "currencyUSD",
-            f"{by_time} tenant, sum(cost_nano_usd) / 1e9 AS usd {over} GROUP BY time, tenant ORDER BY time", bars=True))
-        .with_panel(sql_over_time(
-            "Spend by model", "currencyUSD",
-            f"{by_time} concat(provider, '/', model) AS name, sum(cost_nano_usd) / 1e9 AS usd {over} "
-            "GROUP BY time, name ORDER BY time", bars=True))
-        .with_panel(sql_table(
+    board = _dashboard("Millstream: spend and answers", "millstream-spend", "now-24h").with_variable(tenants)
+    for row, panels in (("Spend", _spend()), ("Answers", _answers())):
+        board.with_row(dashboard.Row(row))
+        for panel in panels:
+            board.with_panel(panel)
+    return board
+
+
+def _spend() -> list[Any]:
+    return [
+        sql_number("Spend", "currencyUSD", f"SELECT sum(cost_nano_usd) / 1e9 AS usd {OVER}"),
+        sql_number("Calls", "short", f"SELECT sum(calls) AS made {OVER}"),
+        sql_number("Calls without a known cost", "short", f"SELECT sum(calls_without_cost) AS unknown {OVER}"),
+        sql_number(
+            "Calls that failed",
+            "percentunit",
+            f"SELECT sumIf(calls, status != 'succeeded') / greatest(sum(calls), 1) AS share {OVER}",
+        ),
+        sql_over_time(
+            "Spend by tenant",
+            "currencyUSD",
+            f"{BY_TIME} tenant, sum(cost_nano_usd) / 1e9 AS usd {OVER} GROUP BY time, tenant ORDER BY time",
+            bars=True,
+        ),
+        sql_over_time(
+            "Spend by model",
+            "currencyUSD",
+            f"{BY_TIME} concat(provider, '/', model) AS name, sum(cost_nano_usd) / 1e9 AS usd {OVER} "
+            "GROUP BY time, name ORDER BY time",
+            bars=True,
+        ),
+        sql_table(
             "Models",
             "SELECT provider, model, sum(calls) AS made, sum(cost_nano_usd) / 1e9 AS usd, "
-            f"sum(calls_without_cost) AS without_cost {over} GROUP BY provider, model ORDER BY usd DESC LIMIT 50"))
-        .with_panel(sql_table(
+            f"sum(calls_without_cost) AS without_cost {OVER} GROUP BY provider, model ORDER BY usd DESC LIMIT 50",
+        ),
+        sql_table(
             "Users",
             "SELECT tenant, user, sum(calls) AS made, sum(cost_nano_usd) / 1e9 AS usd "
-            f"{over} GROUP BY tenant, user ORDER BY usd DESC LIMIT 50"))
-        .with_row(dashboard.Row("Answers"))
-        .with_panel(sql_over_time(
-            "Time of a call: p50, p95, p99", "s",
-            f"{by_time} provider, (quantilesTDigestMerge(0.5, 0.95, 0.99)(provider_us) AS q)[1] / 1e6 AS p50, "
-            f"q[2] / 1e6 AS p95, q[3] / 1e6 AS p99 {over} GROUP BY time, provider ORDER BY time"))
-        .with_panel(sql_over_time(
-            "Calls by how they ended", "short",
-            f"{by_time} status, sum(calls) AS made {over} GROUP BY time, status ORDER BY time", bars=True))
-        .with_panel(sql_over_time("Tokens by class", "short", f"{by_time} {tokens} {over} GROUP BY time ORDER BY time", bars=True))
-        .with_panel(sql_over_time(
-            "Errors by code", "short",
+            f"{OVER} GROUP BY tenant, user ORDER BY usd DESC LIMIT 50",
+        ),
+    ]
+
+
+def _answers() -> list[Any]:
+    tokens = ", ".join(f"sum(tokens_{name}) AS {name}" for name in TOKEN_CLASSES)
+    return [
+        sql_over_time(
+            "Time of a call: p50, p95, p99",
+            "s",
+            f"{BY_TIME} provider, (quantilesTDigestMerge(0.5, 0.95, 0.99)(provider_us) AS q)[1] / 1e6 AS p50, "
+            f"q[2] / 1e6 AS p95, q[3] / 1e6 AS p99 {OVER} GROUP BY time, provider ORDER BY time",
+        ),
+        sql_over_time(
+            "Calls by how they ended",
+            "short",
+            f"{BY_TIME} status, sum(calls) AS made {OVER} GROUP BY time, status ORDER BY time",
+            bars=True,
+        ),
+        sql_over_time("Tokens by class", "short", f"{BY_TIME} {tokens} {OVER} GROUP BY time ORDER BY time", bars=True),
+        sql_over_time(
+            "Errors by code",
+            "short",
             "SELECT $__timeInterval(created_at) AS time, error_code, count() AS calls FROM usage "
-            f"WHERE {CREATED} AND error_code != '' GROUP BY time, error_code ORDER BY time", bars=True))
-        .with_panel(sql_table(
+            f"WHERE {CREATED} AND error_code != '' GROUP BY time, error_code ORDER BY time",
+            bars=True,
+        ),
+        sql_table(
             "Errors by provider and model",
             "SELECT provider, model, error_code, count() AS calls, max(created_at) AS latest FROM usage "
-            f"WHERE {CREATED} AND error_code != '' GROUP BY provider, model, error_code ORDER BY calls DESC LIMIT 50"))
-        .with_panel(sql_table(
+            f"WHERE {CREATED} AND error_code != '' GROUP BY provider, model, error_code ORDER BY calls DESC LIMIT 50",
+        ),
+        sql_table(
             "Models without a price",
             "SELECT provider, model, count() AS calls, max(created_at) AS latest FROM usage "
-            f"WHERE {CREATED} AND cost_status = 'unpriced' GROUP BY provider, model ORDER BY calls DESC LIMIT 50"))
-        .with_panel(sql_table(
+            f"WHERE {CREATED} AND cost_status = 'unpriced' GROUP BY provider, model ORDER BY calls DESC LIMIT 50",
+        ),
+        sql_table(
             "Slowest requests",
             "SELECT request_id, tenant, provider, model, attempts, dateDiff('millisecond', created_at, finished_at) AS ms "
-            f"FROM responses WHERE {CREATED} ORDER BY ms DESC LIMIT 20"))
-        .with_panel(sql_table(
+            f"FROM responses WHERE {CREATED} ORDER BY ms DESC LIMIT 20",
+        ),
+        sql_table(
             "Dead letters",
             "SELECT stage, reason, topic, count() AS records, max(failed_at) AS latest FROM dead_letters "
-            "WHERE $__timeFilter(failed_at) GROUP BY stage, reason, topic ORDER BY records DESC LIMIT 50"))
-    )  # fmt: skip
+            "WHERE $__timeFilter(failed_at) GROUP BY stage, reason, topic ORDER BY records DESC LIMIT 50",
+        ),
+    ]
 
 
 def flow() -> dashboard.Dashboard:

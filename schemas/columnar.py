@@ -7,8 +7,9 @@ that reader, which can say what is wrong with it. https://avro.apache.org/docs/1
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ class Table:
     """Reads the columns of one record schema, which is without logical types.
 
     Raises TypeError for a schema with a type that only a reader of single values knows: arrays, bytes, floating point numbers,
-    maps of anything but strings and unions of anything but null and one type.
+    booleans, maps of anything but strings and unions other than of null and one such type.
     """
 
     def __init__(self, schema: Any) -> None:
@@ -98,12 +99,7 @@ class _Walk:
             raise _Odd from None
 
 
-class _Reader(Protocol):
-    def read(self, walk: _Walk, rows: Places, columns: Columns) -> None:
-        """Read a field of these values into its columns."""
-
-
-class _Scalar:
+class _Scalar(ABC):
     """A field with a column of its own."""
 
     def __init__(self, path: str) -> None:
@@ -112,8 +108,9 @@ class _Scalar:
     def read(self, walk: _Walk, rows: Places, columns: Columns) -> None:
         columns[self.path] = self.values(walk, rows)
 
+    @abstractmethod
     def values(self, walk: _Walk, rows: Places) -> Values:
-        raise NotImplementedError
+        """The field of these values."""
 
 
 class _Long(_Scalar):
@@ -127,15 +124,6 @@ class _Int(_Scalar):
         if (found != found.astype(np.int32)).any():
             raise _Odd
         return list(found.tolist())
-
-
-class _Bool(_Scalar):
-    def values(self, walk: _Walk, rows: Places) -> Values:
-        read = walk.bytes[walk.at[rows]]
-        if (read > 1).any():
-            raise _Odd
-        walk.at[rows] += 1
-        return list(read.astype(bool).tolist())
 
 
 class _Text(_Scalar):
@@ -179,16 +167,15 @@ class _TextMap(_Scalar):
 class _Optional(_Scalar):
     """A union of null and a type with one column."""
 
-    def __init__(self, branch: _Scalar, null_index: int) -> None:
+    def __init__(self, branch: _Scalar) -> None:
         super().__init__(branch.path)
         self.branch = branch
-        self.null_index = null_index
 
     def values(self, walk: _Walk, rows: Places) -> Values:
         index = walk.longs(rows)
         if index.size and (index.min() < 0 or index.max() > 1):
             raise _Odd
-        there = np.flatnonzero(index != self.null_index)
+        there = np.flatnonzero(index)
         if there.size == len(rows):
             return self.branch.values(walk, rows)
         found: Values = [None] * len(rows)
@@ -210,15 +197,13 @@ class _Record:
             field.read(walk, rows, columns)
 
 
-def _reader(schema: Any, path: str, named: dict[str, Any]) -> _Reader:
+def _reader(schema: Any, path: str, named: dict[str, Any]) -> _Scalar | _Record:
     schema = named.get(schema, schema) if isinstance(schema, str) else schema
     match schema:
         case "long":
             return _Long(path)
         case "int":
             return _Int(path)
-        case "boolean":
-            return _Bool(path)
         case "string":
             return _Text(path)
         case {"type": "enum"}:
@@ -228,8 +213,8 @@ def _reader(schema: Any, path: str, named: dict[str, Any]) -> _Reader:
             return _TextMap(path)
         case {"type": "record"}:
             return _Record(schema, path + ".", named)
-        case ["null", branch] | [branch, "null"]:
+        case ["null", branch]:
             inner = _reader(branch, path, named)
             if isinstance(inner, _Scalar):
-                return _Optional(inner, schema.index("null"))
+                return _Optional(inner)
     raise TypeError(f"Field {path} has a type that is not read by columns: {schema}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -62,15 +63,12 @@ class Millstream:
         return _point_of(self._bench.opened(per_second, seconds))
 
 
-class Proxied:
-    """LiteLLM's proxy, called over plain aiohttp by a process that does not count as its own."""
+class _Called(ABC):
+    """A system that a process of its own calls directly."""
 
-    name = "litellm"
-
-    def __init__(self, bench: Bench, proxy: LiteLLM) -> None:
+    def __init__(self, bench: Bench, caller: Caller) -> None:
         self._bench = bench
-        self._proxy = proxy
-        self._caller = Caller("aiohttp", f"{proxy.url}/v1", KEY)
+        self._caller = caller
 
     def closed(self, requests: int, concurrent: int) -> Point:
         """See `System`."""
@@ -83,6 +81,20 @@ class Proxied:
     def close(self) -> None:
         """End the calling process."""
         self._caller.close()
+
+    @abstractmethod
+    def _measure(self, load: Callable[[], dict[str, Any]]) -> Point:
+        """Put a load on the system."""
+
+
+class Proxied(_Called):
+    """LiteLLM's proxy, called over plain aiohttp by a process that does not count as its own."""
+
+    name = "litellm"
+
+    def __init__(self, bench: Bench, proxy: LiteLLM) -> None:
+        super().__init__(bench, Caller("aiohttp", f"{proxy.url}/v1", KEY))
+        self._proxy = proxy
 
     def _measure(self, load: Callable[[], dict[str, Any]]) -> Point:
         gauge = _gauge(self._bench, gateway=self._proxy.pids(), driver=self._caller.pid)
@@ -92,25 +104,12 @@ class Proxied:
         return _plain_point(self._bench, result, cost, {"proxy": cost.cpu["gateway"]}, gauge.memory()["gateway"])
 
 
-class Plain:
+class Plain(_Called):
     """Plain calls over an SDK, or over aiohttp alone: the caller is all there is."""
 
     def __init__(self, bench: Bench, over: str, base_url: str) -> None:
+        super().__init__(bench, Caller(over, base_url))
         self.name = over
-        self._bench = bench
-        self._caller = Caller(over, base_url)
-
-    def closed(self, requests: int, concurrent: int) -> Point:
-        """See `System`."""
-        return self._measure(lambda: self._caller.closed(requests, concurrent))
-
-    def opened(self, per_second: float, seconds: float) -> Point:
-        """See `System`."""
-        return self._measure(lambda: self._caller.opened(per_second, seconds))
-
-    def close(self) -> None:
-        """End the calling process."""
-        self._caller.close()
 
     def _measure(self, load: Callable[[], dict[str, Any]]) -> Point:
         gauge = _gauge(self._bench, gateway=[self._caller.pid])

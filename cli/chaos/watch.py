@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 import psutil
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from cli import kafka
 from cli.chaos.world import World
-from cli.top.groups import groups
+from cli.errors import CommandError
+from cli.top.groups import Lags, groups
 from cli.top.workers import pages
-from config.settings import Settings
 from core.topics import RESPONSES
 from sinks.rows import FACTS
 
 LOOK_SECONDS = 1.0
-ASK_SECONDS = 3.0
 OLDEST = ("millstream_oldest_unacknowledged_seconds", "millstream_sink_lag_seconds")
 
 
@@ -77,10 +76,17 @@ class Watch:
             thread.join()
 
     def _keep_lag(self) -> None:
-        behind = Behind(self.world.run.settings)
+        settings = self.world.run.settings
+        lags = Lags(settings, groups(settings, [fact.topic for fact in FACTS]))
         while not self._stopped.wait(LOOK_SECONDS):
-            self.lag = behind.read()
-        behind.close()
+            try:
+                by_stage = Counter[str]()
+                for lane, lag in lags.read().items():
+                    by_stage[lane.partition("-")[0]] += lag
+                self.lag = dict(by_stage)
+            except CommandError:
+                self.lag = None
+        lags.close()
 
     def _keep_samples(self) -> None:
         while not self._stopped.wait(LOOK_SECONDS):
@@ -101,46 +107,6 @@ class Watch:
             with suppress(psutil.Error):
                 found[name] = found.get(name, 0) + psutil.Process(pid).memory_info().rss
         return found
-
-
-class Behind:
-    """How many records each stage and the sink have not acknowledged.
-
-    It keeps its connections through every fault: a process that asked admin clients, and gave them up when the broker went away,
-    crashed in librdkafka.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._lanes: list[tuple[str, Consumer, list[tuple[str, int]]]] = []
-        for lane, (group, topics) in groups(settings, [fact.topic for fact in FACTS]).items():
-            places = [(t.on(settings.topic_prefix), n) for t in topics for n in range(settings.topic_partitions)]
-            config = {"bootstrap.servers": settings.kafka_bootstrap, "group.id": group, "enable.auto.commit": False}
-            self._lanes.append((lane.partition("-")[0], Consumer(config, logger=kafka.QUIET), places))
-
-    def read(self) -> dict[str, int] | None:
-        """Records by stage, all of its lanes together; None while Kafka does not tell."""
-        found: dict[str, int] = {}
-        try:
-            for stage, consumer, places in self._lanes:
-                found[stage] = found.get(stage, 0) + self._lag(consumer, places)
-        except KafkaException:
-            return None
-        return found
-
-    def close(self) -> None:
-        """Let go of the broker."""
-        for _, consumer, _ in self._lanes:
-            consumer.close()
-
-    @staticmethod
-    def _lag(consumer: Consumer, places: list[tuple[str, int]]) -> int:
-        lag = 0
-        for place in consumer.committed([TopicPartition(*place) for place in places], timeout=ASK_SECONDS):
-            if place.error is not None:
-                raise KafkaException(place.error)
-            low, end = consumer.get_watermark_offsets(TopicPartition(place.topic, place.partition), timeout=ASK_SECONDS)
-            lag += end - max(low, place.offset)
-        return lag
 
 
 def _oldest(texts: Iterable[str]) -> float:

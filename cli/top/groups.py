@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from cli.errors import CommandError
-from cli.kafka import REACH_SECONDS, admin
+from cli.kafka import QUIET, REACH_SECONDS
 from config.settings import PROVIDER_NAMES, Settings
 from core.topics import REQUESTS, USAGE, Topic, calls
 
@@ -25,69 +24,49 @@ def groups(settings: Settings, stored: Sequence[Topic]) -> dict[str, Group]:
 
 
 class Lags:
-    """Asks Kafka for the lag of groups; the connection is kept."""
+    """Asks Kafka for the lag of groups.
 
-    def __init__(self, settings: Settings) -> None:
+    Its connections are kept also while the broker is away: admin clients that were given up as it came back crashed in librdkafka.
+    """
+
+    def __init__(self, settings: Settings, wanted: Mapping[str, Group]) -> None:
         self._settings = settings
-        self._client: AdminClient | None = None
+        self._wanted = wanted
+        config = {"bootstrap.servers": settings.kafka_bootstrap, "enable.auto.commit": False}
+        self._consumers = {
+            lane: Consumer({**config, "group.id": group}, logger=QUIET) for lane, (group, _) in wanted.items()
+        }
 
-    def read(self, wanted: Mapping[str, Group]) -> dict[str, int]:
+    def read(self) -> dict[str, int]:
         """Records that each group has not committed, by lane; a lane whose topic does not exist is left out.
 
         What a group has never committed counts from the oldest record there is. `CommandError` when Kafka does not answer.
         """
-        client = self._client or admin(self._settings)[0]
-        self._client = None
+        lags = {}
         try:
-            lags = self._read(client, wanted)
+            for lane, consumer in self._consumers.items():
+                topics = consumer.list_topics(timeout=REACH_SECONDS).topics
+                names = [topic.on(self._settings.topic_prefix) for topic in self._wanted[lane][1]]
+                places = [TopicPartition(name, n) for name in names if name in topics for n in topics[name].partitions]
+                if places:
+                    lags[lane] = sum(
+                        _lag(consumer, place) for place in consumer.committed(places, timeout=REACH_SECONDS)
+                    )
         except KafkaException as why:
-            admin(self._settings)  # says that no broker answers, if so
             raise CommandError(
                 f"Kafka at {self._settings.kafka_bootstrap} does not tell the groups' offsets ({why.args[0].str()}); try again."
             ) from None
-        self._client = client
         return lags
 
-    def _read(self, client: AdminClient, wanted: Mapping[str, Group]) -> dict[str, int]:
-        topics = client.list_topics(timeout=REACH_SECONDS).topics
-        places = {
-            lane: [
-                (name, number)
-                for topic in read
-                if (name := topic.on(self._settings.topic_prefix)) in topics
-                for number in topics[name].partitions
-            ]
-            for lane, (_, read) in wanted.items()
-        }
-        committed = self._committed(client, {wanted[lane][0]: held for lane, held in places.items() if held})
-        every = sorted({place for held in places.values() for place in held})
-        ends, begins = (self._offsets(client, every, spec) for spec in (OffsetSpec.latest(), OffsetSpec.earliest()))
-        lags = {}
-        for lane, held in places.items():
-            offsets = committed.get(wanted[lane][0], {})
-            if held:
-                lags[lane] = sum(max(0, ends[p] - max(begins[p], offsets.get(p, -1))) for p in held)
-        return lags
+    def close(self) -> None:
+        """Let go of the broker."""
+        for consumer in self._consumers.values():
+            consumer.close()
 
-    def _committed(
-        self, client: AdminClient, wanted: Mapping[str, Sequence[tuple[str, int]]]
-    ) -> dict[str, dict[tuple[str, int], int]]:
-        found: dict[str, dict[tuple[str, int], int]] = {}
-        asked = []
-        for group, held in wanted.items():
-            # One group a request: that is all the client takes.
-            request = [ConsumerGroupTopicPartitions(group, [TopicPartition(*place) for place in held])]
-            asked.append(client.list_consumer_group_offsets(request, request_timeout=REACH_SECONDS))
-        for answers in asked:
-            for group, answer in answers.items():
-                places = answer.result().topic_partitions
-                found[group] = {(place.topic, place.partition): place.offset for place in places}
-        return found
 
-    def _offsets(
-        self, client: AdminClient, places: Sequence[tuple[str, int]], spec: OffsetSpec
-    ) -> dict[tuple[str, int], int]:
-        if not places:
-            return {}
-        asked = client.list_offsets({TopicPartition(*place): spec for place in places}, request_timeout=REACH_SECONDS)
-        return {(place.topic, place.partition): answer.result().offset for place, answer in asked.items()}
+def _lag(consumer: Consumer, committed: TopicPartition) -> int:
+    if committed.error is not None:
+        raise KafkaException(committed.error)
+    place = TopicPartition(committed.topic, committed.partition)
+    low, end = consumer.get_watermark_offsets(place, timeout=REACH_SECONDS)
+    return max(0, int(end) - max(int(low), int(committed.offset)))

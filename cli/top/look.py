@@ -22,7 +22,7 @@ class Lookout:
     def __init__(self, settings: Settings, addresses: Sequence[str] | None = None) -> None:
         """`addresses` are the workers' metrics pages; None takes those of this folder's stack."""
         self._groups = groups(settings, [fact.topic for fact in FACTS])
-        self._lags = Lags(settings)
+        self._lags = Lags(settings, self._groups)
         self._store = Store(settings)
         self._addresses = addresses
 
@@ -30,7 +30,7 @@ class Lookout:
         """What there is to see now; whatever does not answer is left out and named in `problems`."""
         look = Look(time.time_ns() // 1_000, [Lane(name) for name in self._groups])
         try:
-            lags = self._lags.read(self._groups)
+            lags = self._lags.read()
             # A provider that is not served here has no topic, so it has no lag and no lane.
             look.lanes = [lane for lane in look.lanes if lane.name in lags or not lane.name.startswith("complete-")]
             for lane in look.lanes:
