@@ -93,6 +93,16 @@ class Admit:
             max_output_tokens=output,
             admitted_at=now,
             reserved_nano_usd=upper_bound(request, output, price_on(provider, model, now // DAY_US)),
+            route=None,
+            candidates=[],
+            candidate=0,
+            decisions=[],
+            fall_back_on=[],
+            complexity=None,
+            prompt_version=None,
+            cache_key=None,
+            cache_until=None,
+            reply_to=None,
         )
 
     def _unknown_model(self, request: LlmRequest) -> Error | None:

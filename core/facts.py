@@ -108,6 +108,11 @@ def usage(
         started_at=attempt.started_at,
         first_token_at=None,
         finished_at=finished_at,
+        route=call["route"],
+        prompt_version=call["prompt_version"],
+        credential_id=None,
+        credential_owner="platform",
+        saved_nano_usd=None,
     )
     return cast(LlmUsage, fact)
 
@@ -139,6 +144,10 @@ def response(
         admitted_at=call["admitted_at"],
         started_at=attempt.started_at if attempt else None,
         attempts=len(spent),
+        route=call["route"],
+        decisions=call["decisions"],
+        complexity=call["complexity"],
+        prompt_version=call["prompt_version"],
     )
     return cast(LlmResponse, answer)
 
@@ -167,6 +176,11 @@ def refusal(request: LlmRequest, outcome: Outcome, failure: Error | None, finish
         first_token_at=None,
         finished_at=finished_at,
         attempts=0,
+        route=None,
+        decisions=[],
+        complexity=None,
+        prompt_version=None,
+        cached_from=None,
     )
     return cast(LlmResponse, answer)
 

@@ -23,6 +23,8 @@ class Topic:
 REQUESTS = Topic("llm.requests.v1", "LlmRequest", 7 * DAY_MS)
 RESPONSES = Topic("llm.responses.v1", "LlmResponse", 7 * DAY_MS)
 USAGE = Topic("llm.usage.v1", "LlmUsage", 30 * DAY_MS)
+CHUNKS = Topic("llm.chunks.v1", "LlmChunk", DAY_MS)
+CONTROL = Topic("llm.control.v1", "LlmControl", DAY_MS)
 ALERTS = Topic("llm.alerts.v1", "LlmAlert", 30 * DAY_MS)
 DEAD_LETTERS = Topic("llm.dead-letters.v1", "DeadLetter", 30 * DAY_MS)
 
@@ -34,4 +36,13 @@ def calls(provider: str) -> Topic:
 
 def all_topics(providers: tuple[str, ...]) -> tuple[Topic, ...]:
     """Every topic of a deployment that serves these providers."""
-    return (REQUESTS, *(calls(provider) for provider in providers), RESPONSES, USAGE, ALERTS, DEAD_LETTERS)
+    return (
+        REQUESTS,
+        *(calls(provider) for provider in providers),
+        RESPONSES,
+        CHUNKS,
+        USAGE,
+        CONTROL,
+        ALERTS,
+        DEAD_LETTERS,
+    )

@@ -59,6 +59,25 @@ class Message(TypedDict):
     """
 
 
+class Tool(TypedDict):
+    """
+    A function that the model may ask to be called.
+    """
+
+    name: str
+    """
+    The tool's name.
+    """
+    description: str | None
+    """
+    What the tool does, for the model.
+    """
+    parameters: str
+    """
+    JSON schema of the arguments, in text.
+    """
+
+
 class Parameters(TypedDict):
     """
     How the model is asked to generate; null leaves the provider's default.
@@ -97,6 +116,18 @@ class Parameters(TypedDict):
 OnUnknownOutcome: TypeAlias = Literal['retry', 'fail']
 """
 What to do when a crash leaves the outcome of a provider call unknown.
+"""
+
+
+Priority: TypeAlias = Literal['interactive', 'batch']
+"""
+Whether somebody waits for the answer: routes by latency prefer fast models for `interactive`, cheap ones for `batch`.
+"""
+
+
+CacheUse: TypeAlias = Literal['use', 'refresh', 'bypass']
+"""
+How the response cache is used where a route offers it: read and written, only written, or neither.
 """
 
 
@@ -147,11 +178,23 @@ class LlmRequest(TypedDict):
     """
     model: str | None
     """
-    The model asked for, as `provider/model`.
+    The model asked for, as `provider/model` or by an alias; null leaves the choice to the routes.
     """
     messages: list[Message]
     """
-    The conversation so far, oldest first.
+    The conversation so far, oldest first; behind the messages that a named task makes of its inputs.
+    """
+    tools: list[Tool]
+    """
+    The tools that the model may ask for.
+    """
+    tool_choice: str | None
+    """
+    Whether a tool is to be asked for: `auto`, `none`, `required` or the name of a tool; null leaves the provider's default.
+    """
+    input: str | None
+    """
+    The inputs of the named task, a JSON object in text; the task's template makes the messages of them.
     """
     parameters: Parameters
     """
@@ -171,7 +214,84 @@ class LlmRequest(TypedDict):
     """
     reply_topic: str | None
     """
-    A topic of the caller's own for the answer, in addition to the response topic.
+    A topic of the caller's own for the answer, in addition to the response topic; it must match an allowed pattern.
+    """
+    priority: Priority
+    """
+    Whether somebody waits for the answer.
+    """
+    cache: CacheUse
+    """
+    How the response cache is used where a route offers it.
+    """
+    max_attempts: int | None
+    """
+    Most provider calls for this request, over all candidates; the deployment's own bound still holds.
+    """
+    max_cost_nano_usd: int | None
+    """
+    Most that all provider calls for this request together may cost, in nano-USD; candidates whose bound does not fit are dropped.
+    """
+
+
+class Candidate(TypedDict):
+    """
+    A model that may answer the request, as admit chose it.
+    """
+
+    provider: str
+    """
+    The provider whose lane would carry the call.
+    """
+    model: str
+    """
+    The model's name at the provider.
+    """
+    max_output_tokens: int
+    """
+    Most output tokens the call may ask for; the bound is priced with it.
+    """
+    reserved_nano_usd: int | None
+    """
+    Upper bound of one call's cost in nano-USD; null when the model has no known price.
+    """
+
+
+class Decision(TypedDict):
+    """
+    Why a model was or was not a candidate for a request.
+    """
+
+    model: str
+    """
+    The model, as `provider/model`.
+    """
+    kept: bool
+    """
+    Whether it became a candidate.
+    """
+    reason: str
+    """
+    Why, such as `tier balanced fits complexity 0.42` or `dropped: no image input`.
+    """
+
+
+class ReplyTo(TypedDict):
+    """
+    Where a copy of the answer goes.
+    """
+
+    topic: str
+    """
+    The reply topic.
+    """
+    partition: int | None
+    """
+    The partition to write to; null lets the key decide.
+    """
+    correlation_id: bytes | None
+    """
+    Spring Kafka's `kafka_correlationId`, handed back as it came.
     """
 
 
@@ -203,6 +323,46 @@ class LlmCall(TypedDict):
     reserved_nano_usd: int | None
     """
     Upper bound of one call's cost, reserved in the ledger, in nano-USD; null when the model has no known price.
+    """
+    route: str | None
+    """
+    Name of the route that chose the candidates; null when the request named a model and no route matched.
+    """
+    candidates: list[Candidate]
+    """
+    The models that may answer, in order; the call goes to the one at `candidate`. Empty for a call made before routes existed.
+    """
+    candidate: int
+    """
+    Place of this call's model among the candidates, from 0.
+    """
+    decisions: list[Decision]
+    """
+    Every model that was considered, and why it was kept or dropped.
+    """
+    fall_back_on: list[str]
+    """
+    Error codes that move on to the next candidate beside those that always do.
+    """
+    complexity: float | None
+    """
+    Complexity score of the request, 0 to 1, where a strategy asked for it.
+    """
+    prompt_version: str | None
+    """
+    Version of the named task's prompt that made the messages.
+    """
+    cache_key: bytes | None
+    """
+    Under what the answer is kept in the response cache; null when it is not.
+    """
+    cache_until: int | None
+    """
+    Until when the answer may be served from the response cache.
+    """
+    reply_to: ReplyTo | None
+    """
+    Where a copy of the answer goes, beside the response topic.
     """
 
 
@@ -278,9 +438,9 @@ class Tokens(TypedDict):
     """
 
 
-CostStatus: TypeAlias = Literal['priced', 'unpriced', 'not_charged', 'unknown']
+CostStatus: TypeAlias = Literal['priced', 'unpriced', 'not_charged', 'unknown', 'cached']
 """
-How far a cost is known: exact from tokens and price; tokens known but no price; the provider charged nothing; or the call may have been charged and nobody said how much.
+How far a cost is known: exact from tokens and price; tokens known but no price; the provider charged nothing; the call may have been charged and nobody said how much; or the answer came from the response cache and cost nothing.
 """
 
 
@@ -393,11 +553,31 @@ class LlmResponse(TypedDict):
     """
     Provider calls made for this request.
     """
+    route: str | None
+    """
+    Name of the route that chose the model.
+    """
+    decisions: list[Decision]
+    """
+    Every model that was considered, and why it was kept or dropped.
+    """
+    complexity: float | None
+    """
+    Complexity score of the request, 0 to 1, where a strategy asked for it.
+    """
+    prompt_version: str | None
+    """
+    Version of the named task's prompt.
+    """
+    cached_from: str | None
+    """
+    Request id whose answer the response cache served; null when a provider answered.
+    """
 
 
-AttemptReason: TypeAlias = Literal['first', 'retry', 'redelivery']
+AttemptReason: TypeAlias = Literal['first', 'retry', 'redelivery', 'fallback', 'repair', 'cached']
 """
-Why a provider call was made: the first one, a retry after a failure, or again after a crash left the one before it unknown.
+Why a provider call was made: the first one, a retry after a failure, again after a crash left the one before it unknown, at the next candidate, to repair an answer that did not follow its schema; or none was made because the response cache had the answer.
 """
 
 
@@ -595,6 +775,92 @@ class LlmUsage(TypedDict):
     """
     When the call ended, or was found to be cut off.
     """
+    route: str | None
+    """
+    Name of the route that chose the model.
+    """
+    prompt_version: str | None
+    """
+    Version of the named task's prompt.
+    """
+    credential_id: str | None
+    """
+    Id of the credential that the call was made with; null for one from the environment.
+    """
+    credential_owner: str
+    """
+    Whose credential it was: `platform`, or `tenant` for a key of the tenant's own.
+    """
+    saved_nano_usd: int | None
+    """
+    What the answer had cost that the response cache served again, in nano-USD; null for a call.
+    """
+
+
+class LlmChunk(TypedDict):
+    """
+    A piece of an answer while it is being made.
+    """
+
+    request_id: str
+    """
+    The request that is answered; also the record's key.
+    """
+    tenant: str
+    """
+    The customer or team that the request belongs to.
+    """
+    attempt_id: str
+    """
+    The provider call that the piece came from.
+    """
+    attempt: int
+    """
+    Number of that call within its request; a higher number than before begins the answer again.
+    """
+    index: int
+    """
+    Number of the piece within its call, from 0, without gaps.
+    """
+    text: str
+    """
+    The next characters of the answer.
+    """
+    at: int
+    """
+    When the piece arrived from the provider.
+    """
+
+
+class LlmControl(TypedDict):
+    """
+    A word to all workers.
+    """
+
+    control_id: str
+    """
+    Id of the event, the same when it is published again.
+    """
+    kind: str
+    """
+    What to do: `cancel` stops a request's call, `refresh` reads the registry again.
+    """
+    subject: str
+    """
+    What it is about: the request id of a `cancel`, `registry` for a `refresh`; also the record's key.
+    """
+    tenant: str | None
+    """
+    The tenant of the request to be cancelled; another tenant's request is left alone.
+    """
+    by: str | None
+    """
+    Who asked for it.
+    """
+    at: int
+    """
+    When it was asked for.
+    """
 
 
 Severity: TypeAlias = Literal['info', 'warning', 'critical']
@@ -712,4 +978,4 @@ class DeadLetter(TypedDict):
     """
 
 
-Model: TypeAlias = LlmRequest | LlmCall | LlmResponse | LlmUsage | LlmAlert | DeadLetter
+Model: TypeAlias = LlmRequest | LlmCall | LlmResponse | LlmUsage | LlmChunk | LlmControl | LlmAlert | DeadLetter

@@ -6,7 +6,7 @@ empty one, everything else keeps its null. Message bodies stay out of the facts:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -69,6 +69,7 @@ LOW_CARDINALITY = frozenset(
     {
         *("tenant", "project", "task", "plan", "provider", "model", "response_model", "price_source"),
         *("finish_reason", "error_code", "code", "kind", "reason", "stage", "topic", "reply_topic", "reasoning_effort"),
+        *("route", "prompt_version", "credential_owner", "tool_choice"),
     }
 )
 
@@ -81,8 +82,12 @@ def _input_chars(messages: Sequence[Event]) -> int:
     return sum(_text_length(message["content"]) for message in messages)
 
 
-def _size(value: bytes | None) -> int | None:
+def _size(value: Sized | None) -> int | None:
     return None if value is None else len(value)
+
+
+def _all(field: str) -> Callable[[Sequence[Event]], list[Any]]:
+    return lambda records: [record[field] for record in records]
 
 
 def _key_text(key: bytes | None) -> str:
@@ -94,7 +99,14 @@ Derive = Callable[[Any], Any]
 #: What is kept of a field that does not become a column as it stands: column name, type and function of the value.
 DERIVED: dict[str, tuple[tuple[str, str, Derive], ...]] = {
     "LlmRequest.messages": (("message_count", "Int32", len), ("input_chars", "Int64", _input_chars)),
+    "LlmRequest.tools": (("tool_count", "Int32", len),),
+    "LlmRequest.input": (("task_input_chars", "Nullable(Int64)", _size),),
     "LlmResponse.output": (("output_chars", "Int64", _text_length),),
+    "LlmResponse.decisions": (
+        ("decisions_model", "Array(LowCardinality(String))", _all("model")),
+        ("decisions_kept", "Array(Bool)", _all("kept")),
+        ("decisions_reason", "Array(String)", _all("reason")),
+    ),
     "DeadLetter.key": (("key", "String", _key_text),),
     "DeadLetter.value": (("value_bytes", "Nullable(Int64)", _size),),
     "DeadLetter.headers": (("header_count", "Int32", len),),

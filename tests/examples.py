@@ -35,7 +35,8 @@ def call(**changes: Any) -> LlmCall:
     provider, _, model = (asked["model"] or "").partition("/")
     return LlmCall(
         request=asked, provider=provider, model=model, max_output_tokens=100, admitted_at=NOON + 1_000,
-        reserved_nano_usd=1_000_000,
+        reserved_nano_usd=1_000_000, route=None, candidates=[], candidate=0, decisions=[], fall_back_on=[],
+        complexity=None, prompt_version=None, cache_key=None, cache_until=None, reply_to=None,
     )  # fmt: skip
 
 

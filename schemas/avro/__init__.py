@@ -10,7 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-NAMES = ("LlmRequest", "LlmCall", "LlmResponse", "LlmUsage", "LlmAlert", "DeadLetter")
+NAMES = (
+    "LlmRequest", "LlmCall", "LlmResponse", "LlmUsage", "LlmChunk", "LlmControl", "LlmAlert", "DeadLetter",
+)  # fmt: skip
 
 Schema = dict[str, Any]
 

@@ -37,7 +37,7 @@ def migrated_columns(table: str) -> dict[str, str]:
             create = re.match(rf"CREATE TABLE IF NOT EXISTS `?{table}`?\n\(\n(.*?)\n\)\n", statement, re.DOTALL)
             lines = create[1].split("\n") if create else []
             if statement.startswith((f"ALTER TABLE {table} ", f"ALTER TABLE `{table}` ")):
-                lines = re.findall(r"ADD COLUMN IF NOT EXISTS (.*?)(?:,\n|$)", statement, re.DOTALL)
+                lines = re.findall(r"ADD COLUMN IF NOT EXISTS (.*?)(?: AFTER `\w+`)?(?:,\n|$)", statement, re.DOTALL)
             for line in lines:
                 if column := re.match(r"\s*`(\w+)` (.+?)(?: DEFAULT .*?)?(?: CODEC\(.*\))?,?$", line):
                     found[column[1]] = column[2]
@@ -83,6 +83,7 @@ def test_nested_fields_null_strings_and_lengths() -> None:
         "tenant": "acme",
         "tags": {"team": "search"},
         "outcome": "completed",
+        "decisions": [],
         "output": [{"type": "text", "text": "hello", **part}, {"type": "text", "text": "you", **part}],
         "tokens": dict.fromkeys(TOKEN_CLASSES) | {"input_uncached": 12, "cache_read": 0},
         "created_at": 1_700_000_000_000_000,
