@@ -14,12 +14,13 @@ from agents.providers.base import Provider
 from config import ledger
 from config.prices import price_on
 from config.transactions import Transactions
-from core.attempts import Begin, Expire, Finished, Lost, Wait, attempt_id
+from core.attempts import Begin, Expire, Finished, Lost, Moved, Wait, attempt_id
 from core.errors import ProviderError, error
 from core.facts import Attempt, Spent, response, usage
+from core.fallback import Again, Next, at_candidate, next_move, tried_so_far
 from core.outcome import Emit, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.reply import Reply
-from core.retry import RetryRule, next_wait
+from core.retry import RetryRule
 from schemas.cloudevents import trace_of
 from schemas.codec import Codec, Undecodable
 from schemas.events import LlmCall, LlmResponse, LlmUsage
@@ -43,19 +44,20 @@ class CompleteRules:
 
 
 class Complete:
-    """The complete stage of one provider; `owner` is the id of this worker process in the ledger.
+    """The complete stage of the provider called `name`; `owner` is the id of this worker process in the ledger.
 
     `call_ended` hears of every provider call once the ledger knows its end. `slots_in_use` counts the slots taken now.
     """
 
     def __init__(
-        self, codec: Codec, transactions: Transactions, provider: Provider, rules: CompleteRules, clock: Clock, owner: str,
-        call_ended: Callable[[LlmUsage], None],
+        self, codec: Codec, transactions: Transactions, name: str, provider: Provider, rules: CompleteRules, clock: Clock,
+        owner: str, call_ended: Callable[[LlmUsage], None],
     ) -> None:  # fmt: skip
         self._codec = codec
         self._encoder = Encoder(codec, "complete", clock)
         self._transactions = transactions
         self._provider = provider
+        self._name = name
         self._rules = rules
         self._clock = clock
         self._owner = owner
@@ -82,11 +84,17 @@ class Complete:
             done.set_result(None)
 
     async def _complete(self, call: LlmCall, trace: bytes) -> Outcome:
+        since = call["candidate"]
         while True:
-            turn = await self._turn(call)
+            turn = await self._turn(call, since)
             match turn.started.step:
                 case Finished():
                     return Emit((*turn.earlier, *unpack(turn.started.answer or b"[]")))
+                case Moved(place):
+                    call = at_candidate(call, place)
+                    if call["provider"] == self._name:
+                        continue
+                    return Emit((*turn.earlier, self._encoder.call(call, trace)))
                 case Wait():
                     await asyncio.sleep(POLL_SECONDS)
                     continue
@@ -98,18 +106,19 @@ class Complete:
                     )
             at = self._clock()
             fact = turn.usage(call, at)
-            wait = self._wait_before_next(call, turn, at)
-            answer = turn.answer(call, fact, at) if wait is None else None
-            events = await self._store(call, turn, fact, answer, trace)
+            move = self._next(call, turn, fact, at)
+            answer = turn.answer(call, fact, at) if move is None else None
+            events = await self._store(call, turn, fact, answer, move, trace)
             if events is None:
                 continue  # The ledger has moved on without this worker; it says what stands now.
             if fact is not None:
                 self._call_ended(fact)
-            if wait is None:
+            if move is None:
                 return Emit((*turn.earlier, *events))
-            await asyncio.sleep(wait)
+            if isinstance(move, Again):
+                await asyncio.sleep(move.wait)
 
-    async def _turn(self, call: LlmCall) -> Turn:
+    async def _turn(self, call: LlmCall, since: int) -> Turn:
         """Ask the ledger for the next step and make the provider call if that is it; only this takes a slot of the lane."""
         request = call["request"]
         async with self._slot():
@@ -120,17 +129,17 @@ class Complete:
                 request["deadline"],
                 self._rules.retry.max_attempts,
                 request["on_unknown_outcome"] == "retry",
+                call["candidate"],
             )
             started = await self._transactions.run(ledger.start, start)
             match started.step:
                 case Begin(number, reason):
                     attempt = Attempt(attempt_id(request["request_id"], number), number, reason, self._clock())
-                    return Turn(started, attempt, await self._ask(call, attempt))
+                    return Turn(started, since, attempt, await self._ask(call, attempt))
                 case Lost(opened):
-                    return Turn(
-                        started, Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at), None
-                    )
-            return Turn(started, None, None)
+                    lost = Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at)
+                    return Turn(started, since, lost, None)
+            return Turn(started, since, None, None)
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -155,18 +164,20 @@ class Complete:
             LOG.error("Provider %s failed on attempt %s: %s.", call["provider"], attempt.attempt_id, type(bug).__name__)
             return ProviderError(error("pipeline_internal", "The provider module failed on the call."), "maybe")
 
-    def _wait_before_next(self, call: LlmCall, turn: Turn, at: int) -> float | None:
-        """Seconds until the next call of this request, None when there will be none."""
+    def _next(self, call: LlmCall, turn: Turn, fact: LlmUsage | None, at: int) -> Again | Next | None:
+        """What follows this round, None when its end is the request's."""
         if isinstance(turn.started.step, Lost):
-            return 0.0
-        if turn.attempt is None or not isinstance(turn.result, ProviderError):
+            return Again(0.0)
+        if fact is None or not isinstance(turn.result, ProviderError):
             return None
-        deadline = call["request"]["deadline"]
-        return next_wait(self._rules.retry, turn.result.error, turn.attempt.number, at, deadline, random.random())
+        calls = [(each.candidate, each.cost_nano) for each in turn.started.ended]
+        tried = tried_so_far(call, [*calls, (call["candidate"], fact["cost_nano_usd"])])
+        return next_move(self._rules.retry, call, turn.result.error, tried, at, random.random())
 
     async def _store(
-        self, call: LlmCall, turn: Turn, fact: LlmUsage | None, answer: LlmResponse | None, trace: bytes
-    ) -> tuple[Outgoing, ...] | None:
+        self, call: LlmCall, turn: Turn, fact: LlmUsage | None, answer: LlmResponse | None, move: Again | Next | None,
+        trace: bytes,
+    ) -> tuple[Outgoing, ...] | None:  # fmt: skip
         """Store the end of a call, and the answer if there is one; their events, or None if the ledger has moved on."""
         usages = (self._encoder.usage(fact, trace),) if fact is not None else ()
         answers = (self._answer(answer, trace),) if answer is not None else ()
@@ -175,7 +186,8 @@ class Complete:
             ended = ledger.EndedAttempt(fact["attempt"], pack(usages), fact["cost_nano_usd"], fact["cost_status"])
         packed = pack(answers) if answers else None
         lost = isinstance(turn.started.step, Lost)
-        end = ledger.End(call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost)
+        move_to = move.candidate if isinstance(move, Next) else None
+        end = ledger.End(call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost, move_to)
         return (*usages, *answers) if await self._transactions.run(ledger.end, end) else None
 
     def _answer(self, answer: LlmResponse, trace: bytes) -> Outgoing:
@@ -193,16 +205,21 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One round with a call: what the ledger said, and the provider call made for it, or found to be cut off (no result)."""
+    """One round with a call: what the ledger said, and the provider call made for it, or found to be cut off (no result).
+
+    `since` is the place of the candidate with which the call came to this lane; what was called before was published there.
+    """
 
     started: ledger.Started
+    since: int
     attempt: Attempt | None
     result: Reply | ProviderError | None
 
     @property
     def earlier(self) -> tuple[Outgoing, ...]:
-        """The usage events of the calls that ended before."""
-        return tuple(event for ended in self.started.ended for event in unpack(ended.usage))
+        """The usage events of the calls that this lane made before."""
+        ended = (each for each in self.started.ended if each.candidate >= self.since)
+        return tuple(event for each in ended for event in unpack(each.usage))
 
     def usage(self, call: LlmCall, at: int) -> LlmUsage | None:
         """The accounting fact of this round's provider call, if there was one."""

@@ -29,6 +29,8 @@ class Meter:
             )  # fmt: skip
             moved = await self._transactions.run(ledger.adjust, adjustment)
             return Emit(()) if moved else Drop(f"adjustment {usage['attempt_id']} was settled before")
+        if usage["reason"] == "cached":
+            return Drop(f"request {usage['request_id']} was answered from the response cache")
         settlement = ledger.Settlement(
             usage["request_id"], usage["attempt"], usage["cost_nano_usd"], usage["reserved_nano_usd"] or 0
         )

@@ -52,7 +52,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A call that reached its lane, and its request's own rules."""
+    """A call that reached its lane, and its request's own rules; see `core.attempts.next_step`."""
 
     request_id: str
     owner: str
@@ -60,16 +60,19 @@ class Start:
     deadline: int | None
     max_attempts: int
     retry_unknown: bool
+    candidate: int = 0
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EndedAttempt:
-    """A provider call that ended: its packed usage event and its cost."""
+    """A provider call that ended: its packed usage event, its cost, and the place of the candidate that was called."""
 
     number: int
     usage: bytes
     cost_nano: int | None
     cost_status: CostStatus
+    candidate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class End:
     """The end of an open provider call, and with it the request's packed answer when there will be no further call.
 
     `attempt` None ends a request for which no call is open. `lost` marks a call that a crash cut off; only then may another
-    process than the owner end it.
+    process than the owner end it. `move_to` hands the request over to a later candidate.
     """
 
     request_id: str
@@ -98,6 +101,7 @@ class End:
     attempt: EndedAttempt | None
     answer: bytes | None
     lost: bool = False
+    move_to: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,15 +177,18 @@ def start(db: Connection, entries: Sequence[Start]) -> list[Started]:
         rows = attempts[entry.request_id]
         step = next_step(
             _state(request, rows, alive - {entry.owner}), now=entry.now, deadline=entry.deadline,
-            max_attempts=entry.max_attempts, retry_unknown=entry.retry_unknown,
+            max_attempts=entry.max_attempts, retry_unknown=entry.retry_unknown, candidate=entry.candidate,
+            repair=entry.repair,
         )  # fmt: skip
         if isinstance(step, Begin):
             begun.append({
                 "request_id": entry.request_id, "number": step.number, "reason": step.reason, "owner": entry.owner,
-                "started_at": entry.now, "lost": False, "settled": False,
+                "started_at": entry.now, "lost": False, "settled": False, "candidate": entry.candidate,
             })  # fmt: skip
         ended = tuple(
-            EndedAttempt(a.number, a.usage, a.cost_nano, a.cost_status) for a in rows if a.ended_at is not None
+            EndedAttempt(a.number, a.usage, a.cost_nano, a.cost_status, a.candidate)
+            for a in rows
+            if a.ended_at is not None
         )
         results.append(Started(step, ended, request.answer))
     if begun:
@@ -200,9 +207,10 @@ def end(db: Connection, entries: Sequence[End]) -> list[bool]:
     results: list[bool] = []
     ended: list[dict[str, Any]] = []
     done: list[dict[str, Any]] = []
+    moved: list[dict[str, Any]] = []
     for entry in entries:
         request, rows = requests.get(entry.request_id), attempts[entry.request_id]
-        valid = request is not None and request.answer is None and _may_end(entry, rows)
+        valid = request is not None and request.answer is None and _may_end(entry, request, rows)
         results.append(valid)
         if not valid:
             continue
@@ -214,13 +222,18 @@ def end(db: Connection, entries: Sequence[End]) -> list[bool]:
             })  # fmt: skip
         if entry.answer is not None:
             done.append({"of": entry.request_id, "answer": entry.answer, "done_at": entry.now})
+        if entry.move_to is not None:
+            moved.append({"of": entry.request_id, "candidate": entry.move_to})
     if ended:
         db.execute(_END, ended)
+    if moved:
+        db.execute(_MOVE_TO, moved)
     if done:
         db.execute(_ANSWER, done)
-        never_called = [d["of"] for d in done if not attempts[d["of"]]]
-        if never_called:
-            freed = _release(db, _requests(db, never_called))
+        # No settlement follows that would free what is held for these.
+        nothing_to_settle = [d["of"] for d in done if all(a.settled for a in attempts[d["of"]])]
+        if nothing_to_settle:
+            freed = _release(db, _requests(db, nothing_to_settle))
             _move(db, {account: (0, -amount, 0) for account, amount in freed.items()})
     return results
 
@@ -334,10 +347,13 @@ def _state(request: Row[Any], rows: list[Row[Any]], alive: set[str]) -> CallStat
             attempt_id(request.request_id, last.number), last.number, last.reason, last.started_at, last.owner in alive
         )
     lost = bool(last is not None and last.ended_at is not None and last.lost)
-    return CallState(request.answer is not None, len(rows), open_attempt, lost)
+    here = sum(row.candidate == request.candidate for row in rows)
+    return CallState(request.answer is not None, len(rows), open_attempt, lost, request.candidate, here)
 
 
-def _may_end(entry: End, rows: list[Row[Any]]) -> bool:
+def _may_end(entry: End, request: Row[Any], rows: list[Row[Any]]) -> bool:
+    if entry.move_to is not None and entry.move_to <= request.candidate:
+        return False
     last = rows[-1] if rows else None
     is_open = last is not None and last.ended_at is None
     if entry.attempt is None:
@@ -390,6 +406,7 @@ _THIS_ATTEMPT = (ATTEMPTS.c.request_id == bindparam("of"), ATTEMPTS.c.number == 
 _END = update(ATTEMPTS).where(*_THIS_ATTEMPT)
 _SETTLE = update(ATTEMPTS).where(*_THIS_ATTEMPT).values(settled=True)
 _ANSWER = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
+_MOVE_TO = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
 _FREE = update(REQUESTS).where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True))).values(reserved_nano=0)
 _AMOUNTS = ("spent_nano", "reserved_nano", "unknown_nano")
 _UPSERTS = {

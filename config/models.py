@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary,
 METADATA = MetaData()
 
 #: One row a request id. `answer` holds the packed events of the answer once it is known; `reserved_nano` the bound that is
-#: still held for the request.
+#: still held for the request; `candidate` is the place of the model whose turn it is.
 REQUESTS = Table(
     "requests",
     METADATA,
@@ -19,6 +19,7 @@ REQUESTS = Table(
     Column("admitted_at", BigInteger, nullable=False),
     Column("answer", LargeBinary),
     Column("done_at", BigInteger),
+    Column("candidate", Integer, nullable=False, default=0, server_default="0"),
     Index("requests_done_at", "done_at"),
 )
 
@@ -37,6 +38,7 @@ ATTEMPTS = Table(
     Column("cost_nano", BigInteger),
     Column("cost_status", String(16)),
     Column("settled", Boolean, nullable=False, default=False),
+    Column("candidate", Integer, nullable=False, default=0, server_default="0"),
 )
 
 #: One row an account and calendar month (UTC). `unknown_nano` sums the bounds of calls whose cost nobody knows.

@@ -26,12 +26,17 @@ class OpenAttempt:
 
 @dataclass(frozen=True, slots=True)
 class CallState:
-    """What the ledger knows of a request when its call reaches the lane."""
+    """What the ledger knows of a request when its call reaches the lane.
+
+    `candidate` is the place of the model whose turn it is, `here` the number of calls made to it, `attempts` to any.
+    """
 
     done: bool
     attempts: int
     open: OpenAttempt | None
     last_lost: bool
+    candidate: int = 0
+    here: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,13 @@ class Begin:
 @dataclass(frozen=True, slots=True)
 class Finished:
     """The answer stands in the ledger: publish it again, call nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The request has gone on to another candidate: hand the call over to that one's lane."""
+
+    candidate: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +81,22 @@ class GiveUp:
     """No further call may be made, and the last one was cut off: answer that its outcome is unknown."""
 
 
-Step = Begin | Finished | Wait | Lost | Expire | GiveUp
+Step = Begin | Finished | Moved | Wait | Lost | Expire | GiveUp
 
 
-def next_step(state: CallState, *, now: int, deadline: int | None, max_attempts: int, retry_unknown: bool) -> Step:
-    """The next step for a call; `retry_unknown` is the request's own policy for calls that a crash cut off."""
+def next_step(
+    state: CallState, *, candidate: int, now: int, deadline: int | None, max_attempts: int, retry_unknown: bool,
+    repair: bool = False,
+) -> Step:  # fmt: skip
+    """The next step for a call to its `candidate`-th model.
+
+    `retry_unknown` is the request's own policy for calls that a crash cut off, `repair` says that the call asks to mend an
+    answer that did not follow its schema.
+    """
     if state.done:
         return Finished()
+    if state.candidate > candidate:
+        return Moved(state.candidate)
     if state.open is not None:
         return Wait() if state.open.owner_alive else Lost(state.open)
     if state.last_lost and (not retry_unknown or state.attempts >= max_attempts):
@@ -84,4 +105,12 @@ def next_step(state: CallState, *, now: int, deadline: int | None, max_attempts:
         return Expire()
     if state.attempts == 0:
         return Begin(1, "first")
-    return Begin(state.attempts + 1, "redelivery" if state.last_lost else "retry")
+    return Begin(state.attempts + 1, _reason(state, repair))
+
+
+def _reason(state: CallState, repair: bool) -> AttemptReason:
+    if state.last_lost:
+        return "redelivery"
+    if state.here == 0:
+        return "fallback"
+    return "repair" if repair else "retry"

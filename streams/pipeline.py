@@ -62,7 +62,7 @@ def complete(name: str, tools: Tools) -> Handler:
     called = provider(s.provider(name))
     tools.at_exit.push_async_callback(called.close)
     lane = Complete(
-        tools.codec, tools.transactions, called, rules, tools.clock, tools.owner, tools.metrics.call_ended
+        tools.codec, tools.transactions, name, called, rules, tools.clock, tools.owner, tools.metrics.call_ended
     )  # fmt: skip
     tools.metrics.add_lane(name, s.lane_concurrency, lambda: lane.slots_in_use)
     return lane

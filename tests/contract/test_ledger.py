@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from config import audit, ledger
 from config.database import create_tables, open_database, reading
 from config.settings import SettingsError
-from core.attempts import Begin, Expire, Finished, GiveUp, Lost, Wait
+from core.attempts import Begin, Expire, Finished, GiveUp, Lost, Moved, Wait
 from local.postgres import PostgresServer
 
 NOW = 1_795_258_680_000_000
@@ -65,10 +65,13 @@ class Book:
         found: ledger.Started = self.run(ledger.start, ledger.Start(self.id, owner, now, **rules))[0]
         return found
 
-    def end(self, number: int | None, answer: bytes | None, owner: str = "w1", cost: int | None = 70, lost: bool = False) -> bool:  # fmt: skip
+    def end(
+        self, number: int | None, answer: bytes | None, owner: str = "w1", cost: int | None = 70, lost: bool = False,
+        move_to: int | None = None,
+    ) -> bool:  # fmt: skip
         status = "priced" if cost is not None else "unknown"
         attempt = ledger.EndedAttempt(number, f"usage {number}".encode(), cost, status) if number else None
-        return bool(self.run(ledger.end, ledger.End(self.id, owner, NOW, attempt, answer, lost))[0])
+        return bool(self.run(ledger.end, ledger.End(self.id, owner, NOW, attempt, answer, lost, move_to))[0])
 
     def settle(self, number: int, cost: int | None = 70) -> bool | None:
         found: bool | None = self.run(ledger.settle, ledger.Settlement(self.id, number, cost, 1_000))[0]
@@ -200,6 +203,41 @@ def test_settling_moves_money_once_and_frees_the_reservation_at_the_end(book: Bo
     assert (book.settle(2), book.settle(1, cost=30), book.settle(1, cost=30)) == (False, True, False)
     assert book.sums() == (100, 0, 0)
     assert book.settle(9) is None
+
+
+def test_a_request_goes_on_to_another_candidate_once(book: Book) -> None:
+    """A lane whose candidate's turn is over is told so however often it asks, also after a crash; the numbers go on."""
+    book.admit()
+    assert book.start().step == Begin(1, "first")
+    assert book.end(1, None, cost=30, move_to=2)
+    assert book.start().step == book.start(owner="w2", candidate=1).step == Moved(2)
+    started = book.start(owner="w2", candidate=2)
+    assert started.step == Begin(2, "fallback")
+    assert [(each.number, each.candidate, each.cost_nano) for each in started.ended] == [(1, 0, 30)]
+    assert book.end(2, None, owner="w2", cost=0)
+    assert book.start(owner="w2", candidate=2).step == Begin(3, "retry")
+    assert book.end(3, b"answer", owner="w2")
+    assert isinstance(book.start().step, Finished)
+
+
+def test_a_candidate_whose_turn_is_over_cannot_move_the_request_back(book: Book) -> None:
+    """A lane that was late moves nothing, and one that passes a candidate over needs no call for it."""
+    book.admit()
+    assert book.end(None, None, move_to=1)
+    assert not book.end(None, None, owner="late", move_to=1)
+    assert book.start(candidate=1).step == Begin(1, "first")
+
+
+def test_what_is_held_is_freed_when_the_answer_comes_after_every_settlement(book: Book) -> None:
+    """The calls of a request can be settled before it is answered without a further call."""
+    book.admit()
+    book.start()
+    book.end(1, None, cost=30, move_to=1)
+    assert book.settle(1, cost=30) is True
+    assert book.sums() == (30, 1_000, 0)
+    assert isinstance(book.start(candidate=1, deadline=NOW).step, Expire)
+    assert book.end(None, b"expired")
+    assert book.sums() == (30, 0, 0)
 
 
 def test_a_call_of_unknown_cost_stays_counted_at_its_bound(book: Book) -> None:
