@@ -156,7 +156,7 @@ class Complete:
         if (deadline := call["request"]["deadline"]) is not None:
             timeout = min(timeout, max(0.001, (deadline - self._clock()) / 1_000_000))
         try:
-            return await self._provider.call(call, attempt.attempt_id, timeout)
+            return await self._provider.call(call, attempt.attempt_id, timeout, None)
         except ProviderError as failed:
             return failed
         except Exception as bug:

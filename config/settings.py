@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Annotated, Literal
 
@@ -21,6 +21,14 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Key:
+    """A provider's key for one call; `name` is what messages call it, without the secret."""
+
+    secret: str = field(repr=False)
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderSettings:
     """How to reach one provider: its key (None when missing), base URL (None for the SDK's own) and the key's setting."""
 
@@ -28,6 +36,10 @@ class ProviderSettings:
     api_key: str | None = field(repr=False)
     base_url: str | None
     key_setting: str
+
+    def with_key(self, key: Key | None) -> ProviderSettings:
+        """The same provider reached with this key, or with its own when there is none."""
+        return self if key is None else replace(self, api_key=key.secret, key_setting=key.name)
 
 
 def _named(*names: str) -> AliasChoices:

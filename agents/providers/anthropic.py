@@ -149,25 +149,36 @@ def terms_of(body: dict[str, Any]) -> str | None:
     )
 
 
+#: The SDK looks for keys in the environment when it gets none; every call has its own, and this one is never sent.
+NO_KEY = "none"
+
+
+def key_header(key: str) -> dict[str, str]:
+    """The header that carries a key."""
+    return {"X-Api-Key": key}
+
+
 class AnthropicSdk:
     """The `anthropic` SDK over aiohttp, handing bytes through."""
 
-    def __init__(self, api_key: str, base_url: str | None) -> None:
+    def __init__(self, base_url: str | None) -> None:
         limits = httpx2.Limits(max_connections=CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
         self._client = anthropic.AsyncAnthropic(
-            api_key=api_key, base_url=base_url, max_retries=0,
+            api_key=NO_KEY, base_url=base_url, max_retries=0,
             http_client=anthropic.DefaultAioHttpClient(limits=limits),
         )  # fmt: skip
 
     async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
         """Post a message."""
         bounds = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
+        # The SDK carries a key of its own as a bearer token.
+        sent: dict[str, str | anthropic.Omit] = {**headers, "Authorization": anthropic.Omit()}
         try:
             response = await self._client.post(
                 "/v1/messages",
                 content=orjson.dumps(body),
                 cast_to=httpx2.Response,
-                options={"headers": headers, "timeout": bounds},
+                options={"headers": sent, "timeout": bounds},
             )
         except anthropic.APIStatusError as refused:
             response = refused.response
@@ -181,6 +192,6 @@ class AnthropicSdk:
 def provider(settings: ProviderSettings) -> HttpProvider:
     """Anthropic; each call ends with `provider_auth` while there is no key."""
     return HttpProvider(settings, Api(
-        translate_request, translate_response, usage_of, terms_of,
-        lambda s: AnthropicSdk(s.api_key or "", s.base_url), (anthropic.APIError,),
+        translate_request, translate_response, usage_of, terms_of, key_header,
+        lambda s: AnthropicSdk(s.base_url), (anthropic.APIError,),
     ))  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from config.settings import Key
 from core.errors import ProviderError, error
 from core.reply import Reply
 from schemas.events import ContentPart, LlmCall, Message, Tokens
@@ -15,11 +16,11 @@ from schemas.events import ContentPart, LlmCall, Message, Tokens
 class Provider(Protocol):
     """A provider that answers calls; as many at once as the lane allows."""
 
-    async def call(self, call: LlmCall, attempt_id: str, timeout: float) -> Reply:
+    async def call(self, call: LlmCall, attempt_id: str, timeout: float, key: Key | None = None) -> Reply:
         """The provider's answer, at most `timeout` seconds from now; `ProviderError` when there is none.
 
-        `attempt_id` is sent along, so that the provider's log and ours can be laid side by side. Cancelling the task
-        gives the call up and is not turned into an error.
+        `attempt_id` is sent along, so that the provider's log and ours can be laid side by side. `key` is this call's alone;
+        None takes the one of the settings. Cancelling the task gives the call up and is not turned into an error.
         """
         ...
 

@@ -20,7 +20,7 @@ import re
 
 from agents.providers.base import texts, usage_json
 from agents.providers.failures import failure, status_failure
-from config.settings import ProviderSettings
+from config.settings import Key, ProviderSettings
 from core.reply import NO_TOKENS, Reply, text_part
 from schemas.events import LlmCall
 
@@ -54,10 +54,10 @@ class Echo:
     def __init__(self, settings: ProviderSettings) -> None:
         self._settings = settings
 
-    async def call(self, call: LlmCall, attempt_id: str, timeout: float) -> Reply:
+    async def call(self, call: LlmCall, attempt_id: str, timeout: float, key: Key | None = None) -> Reply:
         """What the model's name asks for."""
         model = call["model"]
-        settings = self._settings
+        settings = self._settings.with_key(key)
         if slow := SLOW.fullmatch(model):
             await self._wait(int(slow[1]) / 1_000, timeout)
         elif fail := FAIL.fullmatch(model):

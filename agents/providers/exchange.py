@@ -14,7 +14,7 @@ import orjson
 
 from agents.providers.base import used_only
 from agents.providers.failures import LONGEST_MESSAGE, failure, said, status_failure, without_secrets
-from config.settings import ProviderSettings
+from config.settings import Key, ProviderSettings
 from core.errors import ProviderError, error
 from core.reply import Reply
 from schemas.events import LlmCall, Tokens
@@ -50,12 +50,13 @@ class Sdk(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """A provider's HTTP API: four pure translations, and the SDK that carries them, built with a key."""
+    """A provider's HTTP API: four pure translations, the header that carries a key, and the SDK, which holds no key."""
 
     translate_request: Callable[[LlmCall], dict[str, Any]]
     translate_response: Callable[[dict[str, Any]], Reply]
     usage_of: Callable[[dict[str, Any]], Tokens]
     terms_of: Callable[[dict[str, Any]], str | None]
+    key_header: Callable[[str], dict[str, str]]
     sdk: Callable[[ProviderSettings], Sdk]
     sdk_errors: tuple[type[Exception], ...]
 
@@ -66,41 +67,46 @@ class HttpProvider:
     def __init__(self, settings: ProviderSettings, api: Api, *, key_needed: bool = True) -> None:
         self._settings = settings
         self._api = api
-        self._key_problem = key_problem(settings) if key_needed or settings.api_key else None
-        self._sdk = None if self._key_problem else api.sdk(settings)
+        self._key_needed = key_needed
+        self._sdk = api.sdk(settings)
         self._errors: tuple[type[Exception], ...] = (
             *api.sdk_errors, aiohttp.ClientError, httpx2.InvalidURL, OSError, UnicodeDecodeError,
         )  # fmt: skip
 
-    async def call(self, call: LlmCall, attempt_id: str, timeout: float) -> Reply:
+    async def call(self, call: LlmCall, attempt_id: str, timeout: float, key: Key | None = None) -> Reply:
         """The provider's answer; `ProviderError` when there is none."""
+        settings = self._settings.with_key(key)
         try:
-            return await self._call(call, attempt_id, timeout)
+            return await self._call(call, attempt_id, timeout, settings)
         except ProviderError as known:
             failed = known
         except self._errors as raised:
             failed = self._from_exception(raised, timeout)
         # A new exception, raised where none is being handled: no chain leads from it to an SDK's exception, whose request
         # holds the key.
-        message = without_secrets(failed.error["message"], self._settings.api_key, LONGEST_MESSAGE)
+        message = without_secrets(failed.error["message"], settings.api_key, LONGEST_MESSAGE)
         clean = failed.error | {"message": message}
         raise ProviderError(clean, failed.charged, failed.reply)  # type: ignore[arg-type]
 
     async def close(self) -> None:
         """Close the connections to the provider."""
-        if self._sdk is not None:
-            await self._sdk.close()
+        await self._sdk.close()
 
-    async def _call(self, call: LlmCall, attempt_id: str, timeout: float) -> Reply:
+    async def _call(self, call: LlmCall, attempt_id: str, timeout: float, settings: ProviderSettings) -> Reply:
         body = self._api.translate_request(call)
-        if self._sdk is None:
-            raise ProviderError(error("provider_auth", self._key_problem or ""), "no")
+        headers = self._headers(attempt_id, settings)
         async with asyncio.timeout(timeout):
-            answer = await self._sdk.send(call["model"], body, {ATTEMPT_HEADER: attempt_id}, timeout)
-        return self._read(answer)
+            answer = await self._sdk.send(call["model"], body, headers, timeout)
+        return self._read(answer, settings)
 
-    def _read(self, answer: Answer) -> Reply:
-        settings = self._settings
+    def _headers(self, attempt_id: str, settings: ProviderSettings) -> dict[str, str]:
+        """The headers of one call, its key among them; `ProviderError` for a key that is missing or cannot be sent."""
+        key = settings.api_key
+        if (self._key_needed or key) and (problem := key_problem(settings)) is not None:
+            raise ProviderError(error("provider_auth", problem), "no")
+        return {ATTEMPT_HEADER: attempt_id, **(self._api.key_header(key) if key else {})}
+
+    def _read(self, answer: Answer, settings: ProviderSettings) -> Reply:
         if not 200 <= answer.status < 300:
             raise status_failure(settings, answer.status, answer.headers, _json_or_text(answer.content))
         try:
@@ -110,7 +116,7 @@ class HttpProvider:
         if not isinstance(body, dict):
             raise self._bad_answer(answer, "JSON that is not an object")
         if body.get("error"):
-            raise self._error_inside(answer, body)
+            raise self._error_inside(settings, answer, body)
         try:
             return self._api.translate_response(body)
         except (LookupError, TypeError, AttributeError, ValueError) as why:
@@ -121,13 +127,13 @@ class HttpProvider:
         what = f"{self._settings.name} answered {answer.status} with {what}"
         return failure(self._settings, "provider_bad_answer", what, "maybe", status=answer.status, reply=reply)
 
-    def _error_inside(self, answer: Answer, body: dict[str, Any]) -> ProviderError:
+    def _error_inside(self, settings: ProviderSettings, answer: Answer, body: dict[str, Any]) -> ProviderError:
         """The failure for an error object inside a success; it is charged only where something was generated as well."""
         used = self._used(body)
         generated = used is not None or any(body.get(name) for name in ("choices", "content", "candidates"))
-        what = f"{self._settings.name} answered {answer.status} with an error inside"
+        what = f"{settings.name} answered {answer.status} with an error inside"
         return failure(
-            self._settings, "provider_bad_answer", what, "maybe" if generated else "no", said(body),
+            settings, "provider_bad_answer", what, "maybe" if generated else "no", said(body),
             status=answer.status, reply=used,
         )  # fmt: skip
 

@@ -47,9 +47,9 @@ NEXT_ACTION = {
 
 def without_secrets(text: str, key: str | None, longest: int = LONGEST_QUOTE) -> str:
     """The text in one line of at most `longest` characters, with the key and whatever looks like a key replaced."""
-    text = " ".join(text[:4_000].split())
     if key:
         text = text.replace(key, HIDDEN)
+    text = " ".join(text[:4_000].split())
     text = SECRETS.sub(HIDDEN, text)
     if "***" in text:
         text = MASKED.sub(HIDDEN, text)

@@ -173,17 +173,26 @@ def _audio(details: object) -> int | None:
     return sum(found) if found else None
 
 
+#: The SDK looks for keys in the environment when it gets none; every call has its own, and this one is never sent.
+NO_KEY = "none"
+
+
+def key_header(key: str) -> dict[str, str]:
+    """The header that carries a key, spelled as the SDK spells its own, which it replaces."""
+    return {"x-goog-api-key": key}
+
+
 class GoogleSdk:
     """The `google-genai` SDK, which uses aiohttp of itself, below its models: they cost more than the whole transport."""
 
-    def __init__(self, api_key: str, base_url: str | None) -> None:
+    def __init__(self, base_url: str | None) -> None:
         # One attempt must be asked for: without retry options the SDK repeats a request whose connection broke, after
         # 1 to 10 seconds and whatever was charged for it (BaseApiClient._async_request_once).
         # The SDK's own default, v1, lacks what is in preview (https://ai.google.dev/gemini-api/docs/api-versions).
         options = types.HttpOptions(
             base_url=base_url, api_version="v1beta", retry_options=types.HttpRetryOptions(attempts=1)
         )
-        self._client = genai.Client(api_key=api_key, vertexai=False, http_options=options)
+        self._client = genai.Client(api_key=NO_KEY, vertexai=False, http_options=options)
 
     async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
         """Post a generateContent."""
@@ -208,6 +217,6 @@ def _path(model: str) -> str:
 def provider(settings: ProviderSettings) -> HttpProvider:
     """Gemini; each call ends with `provider_auth` while there is no key."""
     return HttpProvider(settings, Api(
-        translate_request, translate_response, usage_of, terms_of,
-        lambda s: GoogleSdk(s.api_key or "", s.base_url), (errors.APIError, json.JSONDecodeError),
+        translate_request, translate_response, usage_of, terms_of, key_header,
+        lambda s: GoogleSdk(s.base_url), (errors.APIError, json.JSONDecodeError),
     ))  # fmt: skip

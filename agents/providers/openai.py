@@ -139,21 +139,35 @@ def terms_of(body: dict[str, Any]) -> str | None:
     )
 
 
+#: What the SDK sends along from OpenAI's own settings; only the key of the same account may go with it.
+ACCOUNT_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
+#: The SDK insists on a key; it is never sent.
+NO_KEY = "none"
+
+
+def key_header(key: str) -> dict[str, str]:
+    """The header that carries a key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
 class OpenAISdk:
     """The `openai` SDK over aiohttp, handing bytes through; its own JSON and models cost more than the whole transport."""
 
-    def __init__(self, api_key: str, base_url: str | None, without: tuple[str, ...] = ()) -> None:
+    def __init__(self, base_url: str | None, account_key: str | None = None) -> None:
+        """`account_key` is the key that goes with the organization and project of the environment."""
         limits = httpx2.Limits(max_connections=CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
         self._client = openai.AsyncOpenAI(
-            api_key=api_key, base_url=base_url, max_retries=0,
+            api_key=NO_KEY, base_url=base_url, max_retries=0,
             http_client=openai.DefaultAioHttpClient(limits=limits),
         )  # fmt: skip
-        self._without = dict.fromkeys(without, openai.Omit())
+        self._account = key_header(account_key) if account_key else None
 
     async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
         """Post a chat completion."""
         bounds = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
-        sent: dict[str, str | openai.Omit] = {**headers, **self._without}
+        sent: dict[str, str | openai.Omit] = {"Authorization": openai.Omit(), **headers}
+        if self._account is None or not self._account.items() <= headers.items():
+            sent |= dict.fromkeys(ACCOUNT_HEADERS, openai.Omit())
         try:
             response = await self._client.post(
                 "/chat/completions",
@@ -173,6 +187,6 @@ class OpenAISdk:
 def provider(settings: ProviderSettings) -> HttpProvider:
     """OpenAI; each call ends with `provider_auth` while there is no key."""
     return HttpProvider(settings, Api(
-        translate_request, translate_response, usage_of, terms_of,
-        lambda s: OpenAISdk(s.api_key or "", s.base_url), (openai.APIError,),
+        translate_request, translate_response, usage_of, terms_of, key_header,
+        lambda s: OpenAISdk(s.base_url, s.api_key), (openai.APIError,),
     ))  # fmt: skip

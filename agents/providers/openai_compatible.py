@@ -11,12 +11,9 @@ import openai
 
 from agents.providers import openai as openai_api
 from agents.providers.exchange import Api, HttpProvider
-from agents.providers.openai import OpenAISdk, terms_of, translate_response, usage_of
+from agents.providers.openai import OpenAISdk, key_header, terms_of, translate_response, usage_of
 from config.settings import ProviderSettings, SettingsError
 from schemas.events import LlmCall
-
-#: What the SDK would send along from OpenAI's own settings, which are no business of another server.
-FOREIGN_HEADERS = ("OpenAI-Organization", "OpenAI-Project")
 
 
 def translate_request(call: LlmCall) -> dict[str, Any]:
@@ -26,13 +23,6 @@ def translate_request(call: LlmCall) -> dict[str, Any]:
     return body
 
 
-def _sdk(settings: ProviderSettings) -> OpenAISdk:
-    if settings.api_key:
-        return OpenAISdk(settings.api_key, settings.base_url, FOREIGN_HEADERS)
-    # The SDK insists on a key, and takes OpenAI's own from the environment when it gets none.
-    return OpenAISdk("none", settings.base_url, (*FOREIGN_HEADERS, "Authorization"))
-
-
 def provider(settings: ProviderSettings) -> HttpProvider:
     """The server at the base URL; the key may be left out. `SettingsError` without a base URL."""
     if not settings.base_url:
@@ -40,7 +30,10 @@ def provider(settings: ProviderSettings) -> HttpProvider:
             f"The provider {settings.name} needs the address of its server; set MILLSTREAM_OPENAI_COMPATIBLE_BASE_URL, "
             "such as http://127.0.0.1:8000/v1."
         )
-    api = Api(translate_request, translate_response, usage_of, terms_of, _sdk, (openai.APIError,))
+    api = Api(
+        translate_request, translate_response, usage_of, terms_of, key_header,
+        lambda s: OpenAISdk(s.base_url), (openai.APIError,),
+    )  # fmt: skip
     return HttpProvider(settings, api, key_needed=False)
 
 
