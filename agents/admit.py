@@ -1,47 +1,52 @@
-"""Admit a request: valid, known, in time, priced and reserved; then it goes to its provider's lane, else to its caller."""
+"""Admit a request: valid, known, in time, routed, priced and reserved; then it goes to a provider's lane, else to its caller."""
 
 from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
 
 from agents.outgoing import Clock, Encoder, decode, place_of
+from agents.planning import Plan, Planner, call_of
 from config import ledger
-from config.prices import Catalogue, price_on
 from config.transactions import Transactions
-from core.admission import LONGEST_LABEL, UUID, problem_of, provider_and_model
+from core.admission import LONGEST_LABEL, UUID, problem_of
 from core.errors import error
 from core.facts import refusal, undecodable
-from core.outcome import Emit, Outcome, Record, Reject, pack, unpack
-from core.pricing import upper_bound
+from core.outcome import Emit, Headers, Outcome, Record, Reject, pack, unpack
 from core.replay import times_seen
+from core.replies import NoReplyTo, allowed, checked, reply_to
+from core.routing import NoChoice
 from schemas.cloudevents import trace_of
 from schemas.codec import Codec, Undecodable
-from schemas.events import Error, LlmCall, LlmRequest, LlmResponse
+from schemas.events import LlmRequest, LlmResponse, ReplyTo
 
-DAY_US = 86_400_000_000
+#: How many partitions a topic of a caller's has, None where it does not exist.
+Partitions = Callable[[str], Awaitable[int | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class AdmitRules:
-    """The bounds a deployment sets: bytes of a request's value, and output tokens where a request names no limit."""
+    """The bounds a deployment sets: bytes of a request's value, and patterns of the reply topics that requests may name."""
 
     max_request_bytes: int
-    default_max_output_tokens: int
+    reply_topics: tuple[str, ...]
 
 
 class Admit:
     """The admit stage."""
 
     def __init__(
-        self, codec: Codec, transactions: Transactions, catalogue: Catalogue, rules: AdmitRules, clock: Clock
-    ) -> None:
+        self, codec: Codec, transactions: Transactions, planner: Planner, rules: AdmitRules, partitions: Partitions,
+        clock: Clock,
+    ) -> None:  # fmt: skip
         self._codec = codec
         self._encoder = Encoder(codec, "admit", clock)
         self._transactions = transactions
-        self._catalogue = catalogue
+        self._planner = planner
         self._rules = rules
+        self._partitions = partitions
         self._clock = clock
 
     async def __call__(self, record: Record) -> Outcome:
@@ -52,77 +57,60 @@ class Admit:
             return await self._undecodable(record, str(why))
         now = self._clock()
         trace = trace_of(record.headers, request["request_id"])
-        size = len(record.value or b"")
-        refused = self._refusal(request, size, now)
-        answer = pack((self._encoder.response(refused, trace),)) if refused is not None else None
-        call = self._call(request, now) if refused is None else None
-        bound = (call["reserved_nano_usd"] or 0) if call is not None else 0
         # Sent again, a request is the same whenever it was made.
         body = self._codec.encode("LlmRequest", {**request, "created_at": 0})
-        admitted = await self._admit(request["request_id"], body, request["tenant"], bound, answer, now)
+        to = await self._reply_to(request, record.headers)
+        planned = self._plan(request, len(record.value or b""), to, now)
+        copy_to = None if isinstance(to, NoReplyTo) else to
+        if isinstance(planned, Plan):
+            entry = self._entry(request["request_id"], body, request["tenant"], now, plan=planned)
+        else:
+            answer = pack(self._encoder.answer(planned, trace, copy_to))
+            entry = self._entry(request["request_id"], body, request["tenant"], now, answer=answer)
+        admitted = await self._transactions.run(ledger.admit, entry)
         if admitted.kind == "other" and times_seen(record.headers):
             # Its caller was told that these bytes cannot be read, and keeps that answer when they can be, later.
-            raw = record.value or b""
-            admitted = await self._admit(request["request_id"], raw, request["tenant"], bound, answer, now)
+            as_bytes = replace(entry, body_hash=hashlib.sha256(record.value or b"").digest())
+            admitted = await self._transactions.run(ledger.admit, as_bytes)
         if admitted.kind == "other":
             return Emit((self._encoder.response(_reused(request, record), trace, _id_at(record)),))
         if admitted.answer is not None:
             return Emit(unpack(admitted.answer))
-        # A request that was admitted before keeps the time of its first admission, so that its call is the same event.
-        call = call or self._call(request, now)
-        call["admitted_at"] = admitted.admitted_at
-        return Emit((self._encoder.call(call, trace),))
+        # A request that was admitted before keeps its plan and the time of its first admission, so that its call is the same event.
+        plan = Plan.unpacked(admitted.plan or b"")
+        return Emit((self._encoder.call(call_of(request, plan, admitted.admitted_at, copy_to), trace),))
 
-    def _refusal(self, request: LlmRequest, size: int, now: int) -> LlmResponse | None:
-        """The answer that refuses a request, or None when it can be called."""
-        problem = problem_of(request, size, self._rules.max_request_bytes) or self._unknown_model(request)
+    async def _reply_to(self, request: LlmRequest, headers: Headers) -> ReplyTo | NoReplyTo | None:
+        """Where a copy of the answer goes, or why it cannot."""
+        to = reply_to(request["reply_topic"], headers)
+        if to is None or isinstance(to, NoReplyTo):
+            return to
+        patterns = self._rules.reply_topics
+        return checked(to, patterns, await self._partitions(to["topic"]) if allowed(to["topic"], patterns) else None)
+
+    def _plan(self, request: LlmRequest, size: int, to: ReplyTo | NoReplyTo | None, now: int) -> Plan | LlmResponse:
+        """The plan for a request, or the answer that refuses it."""
+        problem = problem_of(request, size, self._rules.max_request_bytes)
+        if problem is None and isinstance(to, NoReplyTo):
+            problem = to.error
         if problem is not None:
             return refusal(request, "refused", problem, now)
+        plan = self._planner.plan(request, now, None, False)
+        if isinstance(plan, NoChoice):
+            refused = refusal(request, "refused", plan.error, now)
+            return {**refused, "route": plan.route.name if plan.route else None, "decisions": list(plan.decisions)}
         if request["deadline"] is not None and now >= request["deadline"]:
             late = error("pipeline_deadline_exceeded", "The deadline had passed when the request was admitted.")
             return refusal(request, "expired", late, now)
-        return None
+        return plan
 
-    def _call(self, request: LlmRequest, now: int) -> LlmCall:
-        provider, model = provider_and_model(request["model"])
-        output = request["parameters"]["max_output_tokens"] or self._rules.default_max_output_tokens
-        return LlmCall(
-            request=request,
-            provider=provider,
-            model=model,
-            max_output_tokens=output,
-            admitted_at=now,
-            reserved_nano_usd=upper_bound(request, output, price_on(provider, model, now // DAY_US)),
-            route=None,
-            candidates=[],
-            candidate=0,
-            decisions=[],
-            fall_back_on=[],
-            complexity=None,
-            prompt_version=None,
-            cache_key=None,
-            cache_until=None,
-            reply_to=None,
-        )
-
-    def _unknown_model(self, request: LlmRequest) -> Error | None:
-        asked = request["model"]
-        provider, model = provider_and_model(asked)
-        if self._catalogue.knows(provider, model, self._clock() // DAY_US):
-            return None
-        nearest = self._catalogue.nearest(asked or "")
-        hint = f"the nearest known are {', '.join(nearest)}" if nearest else "name one as provider/model"
-        return error("caller_unknown_model", f"Model {asked!r} is not known here; {hint}.")
-
-    async def _admit(
-        self, request_id: str, body: bytes, account: str, reserve: int, answer: bytes | None, now: int
-    ) -> ledger.Admitted:
+    def _entry(
+        self, request_id: str, body: bytes, account: str, now: int, *, plan: Plan | None = None, answer: bytes | None = None
+    ) -> ledger.Admission:  # fmt: skip
         # The ledger's key is at most 64 characters; only a valid id can be as short as it looks.
         key = request_id if UUID.fullmatch(request_id) else hashlib.sha256(request_id.encode()).hexdigest()
-        digest = hashlib.sha256(body).digest()
-        return await self._transactions.run(
-            ledger.admit, ledger.Admission(key, digest, _account(account), reserve, answer, now)
-        )
+        bound, packed = (plan.bound_nano, plan.packed()) if plan is not None else (0, None)
+        return ledger.Admission(key, hashlib.sha256(body).digest(), _account(account), bound, answer, now, packed)
 
     async def _undecodable(self, record: Record, why: str) -> Outcome:
         """A dead letter, and an answer too where the key tells whom to answer."""
@@ -133,7 +121,8 @@ class Admit:
         trace = trace_of(record.headers, key)
         answer = undecodable(key, failure, record.timestamp_us)
         packed = pack((self._encoder.response(answer, trace),))
-        admitted = await self._admit(key, record.value or b"", "default", 0, packed, self._clock())
+        entry = self._entry(key, record.value or b"", "default", self._clock(), answer=packed)
+        admitted = await self._transactions.run(ledger.admit, entry)
         if admitted.kind == "other":
             return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
         return Reject(failure["code"], why, unpack(admitted.answer or packed))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from agents.outgoing import Clock, Encoder, decode
 from agents.providers.base import Provider
 from config import ledger
-from config.prices import price_on
+from config.prices import Prices
 from config.transactions import Transactions
 from core.attempts import Begin, Expire, Finished, Lost, Moved, Wait, attempt_id
 from core.errors import ProviderError, error
@@ -23,7 +23,7 @@ from core.reply import Reply
 from core.retry import RetryRule
 from schemas.cloudevents import trace_of
 from schemas.codec import Codec, Undecodable
-from schemas.events import LlmCall, LlmResponse, LlmUsage
+from schemas.events import LlmCall, LlmResponse, LlmUsage, ReplyTo
 
 LOG = logging.getLogger(__name__)
 DAY_US = 86_400_000_000
@@ -50,8 +50,8 @@ class Complete:
     """
 
     def __init__(
-        self, codec: Codec, transactions: Transactions, name: str, provider: Provider, rules: CompleteRules, clock: Clock,
-        owner: str, call_ended: Callable[[LlmUsage], None],
+        self, codec: Codec, transactions: Transactions, name: str, provider: Provider, rules: CompleteRules,
+        prices: Callable[[], Prices], clock: Clock, owner: str, call_ended: Callable[[LlmUsage], None],
     ) -> None:  # fmt: skip
         self._codec = codec
         self._encoder = Encoder(codec, "complete", clock)
@@ -59,6 +59,7 @@ class Complete:
         self._provider = provider
         self._name = name
         self._rules = rules
+        self._prices = prices
         self._clock = clock
         self._owner = owner
         self._call_ended = call_ended
@@ -105,7 +106,7 @@ class Complete:
                         "check that every stage uses the same MILLSTREAM_DATABASE_URL.",
                     )
             at = self._clock()
-            fact = turn.usage(call, at)
+            fact = turn.usage(call, at, self._prices())
             move = self._next(call, turn, fact, at)
             answer = turn.answer(call, fact, at) if move is None else None
             events = await self._store(call, turn, fact, answer, move, trace)
@@ -180,7 +181,7 @@ class Complete:
     ) -> tuple[Outgoing, ...] | None:  # fmt: skip
         """Store the end of a call, and the answer if there is one; their events, or None if the ledger has moved on."""
         usages = (self._encoder.usage(fact, trace),) if fact is not None else ()
-        answers = (self._answer(answer, trace),) if answer is not None else ()
+        answers = self._answer(answer, trace, call["reply_to"]) if answer is not None else ()
         ended = None
         if fact is not None:
             ended = ledger.EndedAttempt(fact["attempt"], pack(usages), fact["cost_nano_usd"], fact["cost_status"])
@@ -190,17 +191,17 @@ class Complete:
         end = ledger.End(call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost, move_to)
         return (*usages, *answers) if await self._transactions.run(ledger.end, end) else None
 
-    def _answer(self, answer: LlmResponse, trace: bytes) -> Outgoing:
-        """The answer as an event; without its output, and failed, where the broker would refuse it."""
-        event, most = self._encoder.response(answer, trace), self._rules.max_answer_bytes
-        if len(event.value) <= most:
-            return event
+    def _answer(self, answer: LlmResponse, trace: bytes, to: ReplyTo | None) -> tuple[Outgoing, ...]:
+        """The answer as events; without its output, and failed, where the broker would refuse it."""
+        events, most = self._encoder.answer(answer, trace, to), self._rules.max_answer_bytes
+        if len(events[0].value) <= most:
+            return events
         failure = error(
             "provider_bad_answer",
-            f"The answer is {len(event.value):,} bytes as an event and {most:,} are allowed; lower max_output_tokens, or "
+            f"The answer is {len(events[0].value):,} bytes as an event and {most:,} are allowed; lower max_output_tokens, or "
             "raise MILLSTREAM_MAX_REQUEST_BYTES and the topics' max.message.bytes.",
         )
-        return self._encoder.response({**answer, "outcome": "failed", "output": [], "error": failure}, trace)
+        return self._encoder.answer({**answer, "outcome": "failed", "output": [], "error": failure}, trace, to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,11 +222,11 @@ class Turn:
         ended = (each for each in self.started.ended if each.candidate >= self.since)
         return tuple(event for each in ended for event in unpack(each.usage))
 
-    def usage(self, call: LlmCall, at: int) -> LlmUsage | None:
+    def usage(self, call: LlmCall, at: int, prices: Prices) -> LlmUsage | None:
         """The accounting fact of this round's provider call, if there was one."""
         if self.attempt is None:
             return None
-        price = price_on(call["provider"], call["model"], self.attempt.started_at // DAY_US)
+        price = prices.on(call["provider"], call["model"], self.attempt.started_at // DAY_US)
         return usage(call, self.attempt, self.result, at, price)
 
     def answer(self, call: LlmCall, fact: LlmUsage | None, at: int) -> LlmResponse:

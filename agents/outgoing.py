@@ -6,14 +6,16 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from core.outcome import Drop, Emit, Fail, Outcome, Outgoing, Record, Reject
 from core.replay import NOT_CARRIED, times_seen
+from core.replies import CORRELATION_ID
 from core.topics import DEAD_LETTERS, RESPONSES, USAGE, Topic, calls
 from schemas.cloudevents import headers, trace_of
 from schemas.codec import Codec, Event, SchemaNotLoaded
-from schemas.events import DeadLetter, Header, LlmCall, LlmResponse, LlmUsage
+from schemas.events import DeadLetter, Header, LlmCall, LlmResponse, LlmUsage, ReplyTo
 
 LOG = logging.getLogger(__name__)
 Clock = Callable[[], int]
@@ -61,6 +63,14 @@ class Encoder:
         request_id = response["request_id"]
         event_id = event_id or str(uuid.uuid5(uuid.NAMESPACE_URL, f"{request_id}/response"))
         return self._event(RESPONSES, request_id, event_id, response, response["finished_at"], trace)
+
+    def answer(self, response: LlmResponse, trace: bytes, to: ReplyTo | None) -> tuple[Outgoing, ...]:
+        """The answer to a request, and its copy on the caller's own reply topic where there is one."""
+        event = self.response(response, trace)
+        if to is None:
+            return (event,)
+        own = [(CORRELATION_ID, to["correlation_id"])] if to["correlation_id"] is not None else []
+        return event, replace(event, topic=to["topic"], headers=[*event.headers, *own], callers=True, partition=to["partition"])
 
     def usage(self, usage: LlmUsage, trace: bytes) -> Outgoing:
         """The accounting fact of a provider call, known by the call's id."""

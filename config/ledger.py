@@ -34,6 +34,7 @@ class Admission:
     reserve_nano: int
     answer: bytes | None
     now: int
+    plan: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,15 @@ class Admitted:
     """What the ledger says of an admission.
 
     `new`: it stands now. `same`: the id was known with this body, `answer` being its packed answer if there is one. `other`:
-    the id was known with another body, nothing changed. `admitted_at` and `reserved_nano` are those of the first admission.
+    the id was known with another body, nothing changed. `admitted_at`, `reserved_nano` and `plan` are those of the first
+    admission.
     """
 
     kind: Literal["new", "same", "other"]
     admitted_at: int
     reserved_nano: int
     answer: bytes | None
+    plan: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +148,17 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
         if earlier is not None:
             same = hmac.compare_digest(earlier["body_hash"], entry.body_hash)
             kind: Literal["same", "other"] = "same" if same else "other"
-            results.append(Admitted(kind, earlier["admitted_at"], earlier["reserved_nano"], earlier["answer"]))
+            results.append(Admitted(kind, earlier["admitted_at"], earlier["reserved_nano"], earlier["answer"], earlier["plan"]))
             continue
         reserve = entry.reserve_nano if entry.answer is None else 0
         rows[entry.request_id] = {
             "request_id": entry.request_id, "body_hash": entry.body_hash, "account": entry.account,
             "window": month_of(entry.now), "reserved_nano": reserve, "admitted_at": entry.now,
-            "answer": entry.answer, "done_at": entry.now if entry.answer is not None else None,
+            "answer": entry.answer, "done_at": entry.now if entry.answer is not None else None, "candidate": 0,
+            "plan": entry.plan,
         }  # fmt: skip
         held[entry.account, month_of(entry.now)] += reserve
-        results.append(Admitted("new", entry.now, reserve, entry.answer))
+        results.append(Admitted("new", entry.now, reserve, entry.answer, entry.plan))
     if rows:
         db.execute(_ADMIT, list(rows.values()))
     _move(db, {account: (0, amount, 0) for account, amount in held.items() if amount})

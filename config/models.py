@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary,
 METADATA = MetaData()
 
 #: One row a request id. `answer` holds the packed events of the answer once it is known; `reserved_nano` the bound that is
-#: still held for the request; `candidate` is the place of the model whose turn it is.
+#: still held for the request; `candidate` is the place of the model whose turn it is, of the candidates in `plan`.
 REQUESTS = Table(
     "requests",
     METADATA,
@@ -20,6 +20,7 @@ REQUESTS = Table(
     Column("answer", LargeBinary),
     Column("done_at", BigInteger),
     Column("candidate", Integer, nullable=False, default=0, server_default="0"),
+    Column("plan", LargeBinary),
     Index("requests_done_at", "done_at"),
 )
 

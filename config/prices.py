@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import cast
 
 from genai_prices import Usage, __version__, calc_price
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import TieredPrices
 
 from core.pricing import Price, Tier, TokenClass
+from core.registry import Registry
 
 SOURCE = f"genai-prices {__version__}"
+OVERRIDE = "registry"
 EPOCH = date(1970, 1, 1)
 
 #: The package's name of the price of each of our token classes.
@@ -121,24 +125,47 @@ def _priced_models() -> dict[str, list[str]]:
     return {provider.id: [model.id for model in provider.models] for provider in get_snapshot().providers}
 
 
-class Catalogue:
-    """The models that can be asked for: every priced model of the providers served, and the patterns of the settings."""
+class Prices:
+    """The prices of models as a registry has them: its overrides, else those of the price list for the provider's kind."""
 
-    def __init__(self, providers: tuple[str, ...], patterns: dict[str, list[str]]) -> None:
-        self._providers = providers
-        self._patterns = patterns
+    def __init__(self, registry: Registry) -> None:
+        self._kinds = {provider.name: provider.kind for provider in registry.providers.values()}
+        self._overrides = {
+            (model.provider, model.name): {
+                cast(TokenClass, name): (Tier(0, usd),) for name, usd in model.price_override.items()
+            }
+            for model in registry.models
+            if model.price_override is not None
+        }
+
+    def on(self, provider: str, model: str, day: int) -> Price | None:
+        """A model's price on a day (counted from 1970-01-01), None where nobody knows it."""
+        if (override := self._overrides.get((provider, model))) is not None:
+            return Price(override, OVERRIDE, day)
+        return price_on(self._kinds.get(provider, provider), model, day)
+
+
+class Catalogue:
+    """The models that can be asked for: every priced model of the providers served, and the patterns of the settings.
+
+    `kinds` are the APIs that the providers speak, by the providers' names; the price list and the patterns go by them.
+    """
+
+    def __init__(self, kinds: Mapping[str, str], patterns: Mapping[str, Sequence[str]]) -> None:
+        self._kinds = kinds
+        self._patterns = {name: patterns.get(kind, ()) for name, kind in kinds.items()}
 
     def knows(self, provider: str, model: str, day: int) -> bool:
         """Whether a call for the model may be made."""
-        if provider not in self._providers or not model:
+        if provider not in self._kinds or not model:
             return False
-        if any(fnmatchcase(model, pattern) for pattern in self._patterns.get(provider, ())):
+        if any(fnmatchcase(model, pattern) for pattern in self._patterns[provider]):
             return True
-        return price_on(provider, model, day) is not None
+        return price_on(self._kinds[provider], model, day) is not None
 
     def nearest(self, asked: str) -> list[str]:
         """Up to three known names that look like `asked`, as `provider/model`, the likeliest first."""
-        names = [f"{p}/{m}" for p in self._providers for m in _priced_models().get(p, ())]
-        names += [f"{p}/{m}" for p in self._providers for m in self._patterns.get(p, ()) if "*" not in m]
-        names += [f"{p}/…" for p in self._providers if "*" in self._patterns.get(p, ())]
+        names = [f"{p}/{m}" for p, kind in self._kinds.items() for m in _priced_models().get(kind, ())]
+        names += [f"{p}/{m}" for p, patterns in self._patterns.items() for m in patterns if "*" not in m]
+        names += [f"{p}/…" for p, patterns in self._patterns.items() if "*" in patterns]
         return difflib.get_close_matches(asked, names, n=3, cutoff=0.5)

@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     max_request_bytes: Count = 1_000_000
     default_max_output_tokens: Count = 4_096
 
+    #: Topics that requests may name for a copy of their answer, as shell patterns of names on the broker; none by default.
+    reply_topics: list[str] = []
+
     #: Provider calls that one lane has under way at once, and records it holds, those waiting for a retry included.
     lane_concurrency: Count = 256
     lane_in_flight: Count = 1_024

@@ -48,6 +48,7 @@ def _invalid_fields(request: LlmRequest) -> Iterator[tuple[str, object, str]]:
     for name, label in (
         ("tenant", request["tenant"]), ("user", request["user"]), ("api_key_id", request["api_key_id"]),
         ("project", request["project"]), ("task", request["task"]), ("plan", request["plan"]), ("model", request["model"]),
+        ("reply_topic", request["reply_topic"]),
     ):  # fmt: skip
         if label is not None and len(label) > LONGEST_LABEL:
             yield name, label, f"at most {LONGEST_LABEL} characters long"
@@ -93,8 +94,6 @@ def _unsupported(request: LlmRequest) -> Iterator[str]:
                 yield f"Content of type {part['type']}"
     if request["stream"]:
         yield "stream"
-    if request["reply_topic"] is not None:
-        yield "reply_topic"
 
 
 def _shown(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 Headers = list[tuple[str, bytes]]
 
@@ -24,12 +25,17 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """An event ready for the broker: logical topic name, key, value and headers."""
+    """An event ready for the broker: logical topic name, key, value and headers.
+
+    With `callers` the topic is one of a caller's own, by its name on the broker. `partition` None lets the key decide.
+    """
 
     topic: str
     key: bytes
     value: bytes
     headers: Headers
+    callers: bool = False
+    partition: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +76,20 @@ Outcome = Emit | Drop | Reject | Fail
 
 def pack(events: tuple[Outgoing, ...]) -> bytes:
     """The events as bytes for the ledger, so that a crash can republish them unchanged; `unpack` reads them."""
-    return json.dumps(
-        [[e.topic, _text(e.key), _text(e.value), [[name, _text(value)] for name, value in e.headers]] for e in events]
-    ).encode()
+    return json.dumps([_packed(event) for event in events]).encode()
 
 
 def unpack(packed: bytes) -> tuple[Outgoing, ...]:
     """The events that `pack` stored."""
     return tuple(
-        Outgoing(topic, _bytes(key), _bytes(value), [(name, _bytes(v)) for name, v in headers])
-        for topic, key, value, headers in json.loads(packed)
+        Outgoing(topic, _bytes(key), _bytes(value), [(name, _bytes(v)) for name, v in headers], *callers)
+        for topic, key, value, headers, *callers in json.loads(packed)
     )
+
+
+def _packed(event: Outgoing) -> list[Any]:
+    packed = [event.topic, _text(event.key), _text(event.value), [[name, _text(v)] for name, v in event.headers]]
+    return [*packed, True, event.partition] if event.callers else packed
 
 
 def _text(value: bytes) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
 
 Tier = Literal["cheap", "balanced", "powerful"]
 Capability = Literal["text", "image", "audio", "file", "tools", "structured_output", "streaming", "reasoning"]
@@ -102,3 +104,17 @@ class Registry:
     routes: tuple[Route, ...] = ()
     version: int = 0
     loaded_at: int = 0
+
+
+def following(registry: Callable[[], Registry], make: Callable[[Registry], T]) -> Callable[[], T]:
+    """What `make` makes of the registry, made again only when `registry` gives another one."""
+    made: tuple[Registry, T] | None = None
+
+    def current() -> T:
+        nonlocal made
+        now = registry()
+        if made is None or made[0] is not now:
+            made = now, make(now)
+        return made[1]
+
+    return current

@@ -352,6 +352,10 @@ class LlmCall(TypedDict):
     """
     Version of the named task's prompt that made the messages.
     """
+    repair: bool
+    """
+    Whether an answer that does not follow its schema is sent back once to be mended.
+    """
     cache_key: bytes | None
     """
     Under what the answer is kept in the response cache; null when it is not.

@@ -7,7 +7,7 @@ what a stage cannot read ─▶ llm.dead-letters.v1
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,15 +16,19 @@ from agents.admit import Admit, AdmitRules
 from agents.complete import Complete, CompleteRules
 from agents.meter import Meter
 from agents.outgoing import ENVELOPE_BYTES, Clock
+from agents.planning import Planner
 from agents.providers import provider
-from config.prices import Catalogue
+from config.prices import Prices
 from config.settings import PROVIDER_NAMES, Settings
 from config.transactions import Transactions
+from core.registry import Registry, following
 from core.retry import RetryRule
+from core.standing import Standing
 from core.topics import REQUESTS, USAGE, Topic, calls
 from schemas.codec import Codec
 from streams.lane import Handler
 from streams.metrics import Metrics
+from streams.reply_topics import ReplyTopics
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,9 @@ class Tools:
     clock: Clock
     owner: str
     metrics: Metrics
+    registry: Callable[[], Registry]
+    standings: Callable[[], Mapping[str, Standing]]
+    reply_topics: ReplyTopics
     at_exit: AsyncExitStack
 
 
@@ -50,9 +57,10 @@ class Stage:
 
 
 def admit(tools: Tools) -> Handler:
-    rules = AdmitRules(tools.settings.max_request_bytes, tools.settings.default_max_output_tokens)
-    catalogue = Catalogue(tools.settings.served(), tools.settings.models)
-    return Admit(tools.codec, tools.transactions, catalogue, rules, tools.clock)
+    s = tools.settings
+    rules = AdmitRules(s.max_request_bytes, tuple(s.reply_topics))
+    planner = Planner(tools.registry, tools.standings, s.models, s.default_max_output_tokens)
+    return Admit(tools.codec, tools.transactions, planner, rules, tools.reply_topics.partitions, tools.clock)
 
 
 def complete(name: str, tools: Tools) -> Handler:
@@ -62,7 +70,8 @@ def complete(name: str, tools: Tools) -> Handler:
     called = provider(s.provider(name))
     tools.at_exit.push_async_callback(called.close)
     lane = Complete(
-        tools.codec, tools.transactions, name, called, rules, tools.clock, tools.owner, tools.metrics.call_ended
+        tools.codec, tools.transactions, name, called, rules, following(tools.registry, Prices), tools.clock, tools.owner,
+        tools.metrics.call_ended,
     )  # fmt: skip
     tools.metrics.add_lane(name, s.lane_concurrency, lambda: lane.slots_in_use)
     return lane

@@ -42,7 +42,7 @@ class _Running:
         self.name = stage.group.removeprefix("millstream-")
         prefix = tools.settings.topic_prefix
         self.app = build_app(prefix + stage.group, tools.settings)
-        publisher = Publisher(self.app, prefix)
+        publisher = Publisher(self.app, prefix, tools.reply_topics)
         largest = tools.settings.max_record_bytes
         encoder = Encoder(tools.codec, self.name.split("-")[0], tools.clock, largest)
 

@@ -1,0 +1,107 @@
+"""Plan an admitted request: which models may answer it, in which order, and what a call to each can cost at most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import orjson
+
+from config.prices import Catalogue, Prices
+from core.asked import asked
+from core.pricing import upper_bound
+from core.registry import Model, Registry, following
+from core.routing import Choice, Conditions, NoChoice, Router
+from core.standing import Standing
+from schemas.events import Candidate, LlmCall, LlmRequest, ReplyTo
+
+DAY_US = 86_400_000_000
+#: The fields of a call that follow from the registry as it was; they are kept, so that a repetition is the same call.
+PLANNED = ("route", "candidates", "decisions", "fall_back_on", "complexity", "prompt_version", "repair")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was chosen for a request: `fields` of its call, and how long its answer may be kept in the response cache."""
+
+    fields: Mapping[str, Any]
+    cache_seconds: int | None = None
+    cache_shared: bool = False
+
+    @property
+    def bound_nano(self) -> int:
+        """The most that one call can cost, whichever candidate answers."""
+        return max((candidate["reserved_nano_usd"] or 0 for candidate in self.fields["candidates"]), default=0)
+
+    def packed(self) -> bytes:
+        """The plan for the ledger; `unpacked` reads it."""
+        return orjson.dumps([self.fields, self.cache_seconds, self.cache_shared])
+
+    @classmethod
+    def unpacked(cls, packed: bytes) -> Plan:
+        """The plan that `packed` gave."""
+        return cls(*orjson.loads(packed))
+
+
+class Planner:
+    """Chooses by the registry and the standings as they are now; the functions give their present state."""
+
+    def __init__(
+        self, registry: Callable[[], Registry], standings: Callable[[], Mapping[str, Standing]],
+        patterns: Mapping[str, Sequence[str]], default_output: int,
+    ) -> None:  # fmt: skip
+        """`patterns` are models beyond the price list, by kind of provider; `default_output` bounds the output tokens of a request without a limit."""
+        self._router = following(registry, lambda found: _router(found, patterns))
+        self._prices = following(registry, Prices)
+        self._standings = standings
+        self._default_output = default_output
+
+    def plan(self, request: LlmRequest, now: int, prompt_version: str | None, repair: bool) -> Plan | NoChoice:
+        """The plan for a request, or why no model can answer it."""
+        prices = self._prices()
+        output = request["parameters"]["max_output_tokens"] or self._default_output
+
+        def bound(model: Model) -> int | None:
+            return upper_bound(request, output, prices.on(model.provider, model.name, now // DAY_US))
+
+        choice = self._router().choose(asked(request, output, now), Conditions(bound, self._standings()))
+        if isinstance(choice, NoChoice):
+            return choice
+        return _plan(choice, output, prompt_version, repair)
+
+
+def _router(registry: Registry, patterns: Mapping[str, Sequence[str]]) -> Router:
+    catalogue = Catalogue({p.name: p.kind for p in registry.providers.values() if p.enabled}, patterns)
+    return Router(registry, catalogue.knows, catalogue.nearest)
+
+
+def _plan(choice: Choice, output: int, prompt_version: str | None, repair: bool) -> Plan:
+    route = choice.route
+    candidates = [
+        Candidate(
+            provider=each.model.provider, model=each.model.name, max_output_tokens=output,
+            reserved_nano_usd=each.bound_nano_usd,
+        )
+        for each in choice.candidates
+    ]  # fmt: skip
+    fields: dict[str, Any] = {
+        "route": route.name if route else None,
+        "candidates": candidates,
+        "decisions": list(choice.decisions),
+        "fall_back_on": sorted(route.fall_back_on) if route else [],
+        "complexity": choice.complexity,
+        "prompt_version": prompt_version,
+        "repair": repair,
+    }
+    return Plan(fields, route.cache_seconds if route else None, bool(route and route.cache_shared))
+
+
+def call_of(request: LlmRequest, plan: Plan, admitted_at: int, reply_to: ReplyTo | None) -> LlmCall:
+    """The call of a request to its first candidate."""
+    first = plan.fields["candidates"][0]
+    call = {
+        "request": request, **first, **plan.fields, "candidate": 0, "admitted_at": admitted_at, "cache_key": None,
+        "cache_until": None, "reply_to": reply_to,
+    }  # fmt: skip
+    return cast(LlmCall, call)
