@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 
-from config.models import METADATA
 from config.settings import SettingsError
+from config.upgrade import upgrade
 
 SQLITE_BUSY_SECONDS = 60.0
 SQLITE_PAUSE_SECONDS = 0.001
@@ -43,8 +43,8 @@ def open_database(url: str) -> Engine:
 
 
 def create_tables(engine: Engine) -> None:
-    """Create the ledger's tables where they are missing; safe to run again."""
-    METADATA.create_all(engine)
+    """Bring the database to the tables of this version; safe to run again. `SettingsError` for a newer version's database."""
+    upgrade(engine)
 
 
 @contextmanager

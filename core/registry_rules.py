@@ -1,0 +1,178 @@
+"""What a registry must be to be used: every fault as a sentence that names the value and what it needs."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from core.errors import CODES
+from core.pricing import TOKEN_CLASSES
+from core.registry import Model, Provider, Registry, Route
+
+#: A provider's name is part of its lane's topic, and no slash may stand in it.
+PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
+ROUTE_NAME = re.compile(r"[A-Za-z0-9][\w.:-]{0,127}", re.ASCII)
+MODEL_NAME = re.compile(r"[^\s\x00-\x1f]{1,256}")
+LONGEST_PATTERN = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is wrong with a registry: with a problem it must not be used, with warnings it may."""
+
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check(registry: Registry, kinds: Collection[str]) -> Findings:
+    """Everything that is wrong; `kinds` are the provider APIs that can be spoken."""
+    problems: list[str] = []
+    for provider in registry.providers.values():
+        problems += _of_provider(provider, kinds)
+    defaults = [provider.name for provider in registry.providers.values() if provider.default]
+    if len(defaults) > 1:
+        problems.append(f"Providers {', '.join(defaults)} are all the default; only one may be.")
+    problems += _of_models(registry)
+    usable, unusable = reachable(registry)
+    warnings: list[str] = []
+    for route in registry.routes:
+        problems += _of_route(route)
+        lost = [f"{t.model} is {unusable.get(t.model, 'unknown')}" for t in route.targets if t.model not in usable]
+        if not route.enabled or not lost:
+            continue
+        if len(lost) == len(route.targets):
+            problems.append(f"Route {route.name} has no model left to send to: {_listed(lost)}; name an enabled one.")
+        else:
+            warnings.append(f"Route {route.name} leaves out {_listed(lost)}.")
+    problems += _of_shares(registry.routes)
+    return Findings(tuple(problems), tuple(warnings))
+
+
+def reachable(registry: Registry) -> tuple[Mapping[str, Sequence[Model]], Mapping[str, str]]:
+    """The enabled models by each name that a target may give, and why the others cannot be sent to."""
+    usable: dict[str, list[Model]] = defaultdict(list)
+    unusable: dict[str, str] = {}
+    for model in registry.models:
+        provider = registry.providers.get(model.provider)
+        why = None
+        if provider is None:
+            why = f"at the unknown provider {model.provider}"
+        elif not provider.enabled:
+            why = f"at the disabled provider {model.provider}"
+        elif not model.enabled:
+            why = "disabled"
+        for name in dict.fromkeys((model.full_name, *model.aliases)):
+            if why is None:
+                usable[name].append(model)
+            else:
+                unusable[name] = why
+    return usable, unusable
+
+
+def _of_provider(provider: Provider, kinds: Collection[str]) -> Iterator[str]:
+    name, kind = provider.name, provider.kind
+    if not PROVIDER_NAME.fullmatch(name):
+        yield f"Provider name {name!r} cannot be used; take up to 48 small letters, digits and hyphens."
+    if kind not in kinds:
+        yield f"Provider {name} is of the unknown kind {kind!r}; the kinds are {', '.join(kinds)}."
+    elif name in kinds and name != kind:
+        # The environment's key for this name would go to another provider's server.
+        yield f"Provider {name} is of kind {kind}, but its name stands for the kind {name}; take another name."
+    if provider.base_url is not None:
+        yield from _of_address(name, provider.base_url)
+    elif kind == "openai-compatible":
+        yield f"Provider {name} of kind {kind} needs a base URL, such as http://127.0.0.1:8000/v1."
+    if provider.concurrency is not None and provider.concurrency < 1:
+        yield f"Provider {name} allows {provider.concurrency} calls at once; it needs at least 1."
+
+
+def _of_address(name: str, url: str) -> Iterator[str]:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or len(url) > 2_048 or any(c.isspace() for c in url):
+        yield f"Provider {name} has a base URL that is none; write http:// or https:// and a host."
+    elif parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        # Not quoted: what stands there may be a secret.
+        yield f"Provider {name} has a base URL with a user, a password or a query; keep keys out of it."
+
+
+def _of_models(registry: Registry) -> Iterator[str]:
+    names: dict[str, Model] = {}
+    for model in registry.models:
+        if model.full_name in names:
+            yield f"Model {model.full_name} stands there twice; keep one."
+        names[model.full_name] = model
+    for full_name, model in names.items():
+        if not MODEL_NAME.fullmatch(model.name):
+            yield f"Model name {model.name!r} cannot be used; take 1 to 256 characters without spaces."
+        if model.provider not in registry.providers:
+            yield f"Model {full_name} is at the provider {model.provider}, which does not exist; add the provider first."
+        if model.context_tokens is not None and model.context_tokens < 1:
+            yield f"Model {full_name} has a context of {model.context_tokens} tokens; it needs at least 1."
+        if model.weight < 1:
+            yield f"Model {full_name} has weight {model.weight}; it needs at least 1, or disable the model."
+        for alias in model.aliases:
+            if not MODEL_NAME.fullmatch(alias):
+                yield f"Alias {alias!r} of model {full_name} cannot be used; take 1 to 256 characters without spaces."
+            # No alias leads to another alias, so none can lead in a circle.
+            if alias in names:
+                yield f"Alias {alias} of model {full_name} is the full name of a model; an alias may not lead in a circle."
+        for name, price in (model.price_override or {}).items():
+            if name not in TOKEN_CLASSES:
+                yield f"Model {full_name} has a price for {name!r}; the classes are {', '.join(TOKEN_CLASSES)}."
+            elif price < 0:
+                yield f"Model {full_name} has the price {price} for {name}; it needs 0 or more."
+
+
+def _of_route(route: Route) -> Iterator[str]:
+    name = route.name
+    if not ROUTE_NAME.fullmatch(name):
+        yield f"Route name {name!r} cannot be used; take up to 128 letters, digits and . _ : -"
+    if not route.targets:
+        yield f"Route {name} has no target; name at least one model."
+    for target in route.targets:
+        if target.weight < 1:
+            yield f"Route {name} gives {target.model} the weight {target.weight}; it needs at least 1."
+    for field in ("plan", "task", "tenant", "model"):
+        pattern = getattr(route, field)
+        if pattern is not None and not 1 <= len(pattern) <= LONGEST_PATTERN:
+            yield f"Route {name} has a {field} of {len(pattern)} characters; it needs 1 to {LONGEST_PATTERN}."
+    if not 0 <= route.share <= 100:
+        yield f"Route {name} has a share of {route.share} percent; it needs 0 to 100."
+    if route.valid_from is not None and route.valid_until is not None and route.valid_from >= route.valid_until:
+        yield f"Route {name} is valid until a time that is not after its start; swap or correct the two."
+    for code in sorted(route.fall_back_on - CODES.keys()):
+        yield f"Route {name} falls back on the unknown error {code!r}; take a code such as provider_invalid_request."
+    for what, number in (("max_attempts", route.max_attempts), ("cache_seconds", route.cache_seconds)):
+        if number is not None and number < 1:
+            yield f"Route {name} has {what} {number}; it needs at least 1."
+
+
+def _of_shares(routes: Iterable[Route]) -> Iterator[str]:
+    """Routes for the same requests at one precedence may take 100 percent together, at any time."""
+    alike: dict[tuple[object, ...], list[Route]] = defaultdict(list)
+    for route in routes:
+        if route.enabled:
+            alike[(route.plan, route.task, route.tenant, route.model, route.precedence)].append(route)
+    for group in alike.values():
+        for start in sorted({route.valid_from or 0 for route in group}):
+            there = [
+                r for r in group if (r.valid_from or 0) <= start and (r.valid_until is None or start < r.valid_until)
+            ]
+            total = sum(route.share for route in there)
+            if len(there) > 1 and total > 100:
+                yield (
+                    f"Routes {', '.join(sorted(r.name for r in there))} are for the same requests and take {total} percent "
+                    "together; bring their shares to at most 100 or give one a higher precedence."
+                )
+                break
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return ", ".join(parts)
