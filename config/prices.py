@@ -125,6 +125,11 @@ def _priced_models() -> dict[str, list[str]]:
     return {provider.id: [model.id for model in provider.models] for provider in get_snapshot().providers}
 
 
+def priced_models(provider: str) -> tuple[str, ...]:
+    """The names of the models that the price list has for a kind of provider."""
+    return tuple(_priced_models().get(provider, ()))
+
+
 class Prices:
     """The prices of models as a registry has them: its overrides, else those of the price list for the provider's kind."""
 

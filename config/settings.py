@@ -89,6 +89,8 @@ class Settings(BaseSettings):
     ledger_batch_max: Count = 200
     ledger_linger_seconds: Annotated[float, Field(ge=0)] = 0.005
     ledger_keep_days: Count = 8
+    #: How often workers read the registry again, beside each time that they are told to.
+    registry_refresh_seconds: Seconds = 300.0
 
     sink_batch_rows: Count = 20_000
     sink_batch_seconds: Seconds = 1.0
@@ -106,6 +108,9 @@ class Settings(BaseSettings):
     anthropic_base_url: str | None = Field(None, validation_alias=_named("ANTHROPIC_BASE_URL"))
     gemini_api_key: SecretStr | None = Field(None, validation_alias=_named("GEMINI_API_KEY", "GOOGLE_API_KEY"))
     gemini_base_url: str | None = Field(None, validation_alias=_named("GOOGLE_GEMINI_BASE_URL"))
+    #: What the aliases `fast` and `quality` of the shipped routes stand for, until the registry's database says otherwise.
+    gemini_model_fast: str = Field("gemini-2.5-flash", validation_alias=_named("GEMINI_MODEL_FAST"), min_length=1)
+    gemini_model_quality: str = Field("gemini-2.5-pro", validation_alias=_named("GEMINI_MODEL_QUALITY"), min_length=1)
     openai_compatible_api_key: SecretStr | None = Field(
         None, validation_alias=_named("MILLSTREAM_OPENAI_COMPATIBLE_API_KEY")
     )

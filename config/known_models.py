@@ -1,0 +1,83 @@
+"""The models that are known without anybody registering them: those of the price list, described by `models.yaml`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, cast
+
+import yaml
+from genai_prices import Usage, calc_price
+
+from config.prices import price_on, priced_models
+from core.registry import Capability, Model, Provider, Tier
+
+#: USD per million tokens of output up to which a model of no known family counts as cheap, and as balanced.
+CHEAP_UP_TO = 3
+BALANCED_UP_TO = 9
+DAY_SECONDS = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
+    match: str
+    capabilities: frozenset[Capability]
+    tier: Tier | None = None
+    context_tokens: int | None = None
+
+
+@lru_cache(maxsize=1)
+def _families() -> dict[str, tuple[tuple[str, ...], tuple[_Family, ...]]]:
+    """By kind: the patterns of models left out, and the families."""
+    shipped: dict[str, dict[str, Any]] = yaml.safe_load((files("config") / "models.yaml").read_text(encoding="utf-8"))
+    return {
+        kind: (
+            tuple(part.get("left_out", ())),
+            tuple(
+                _Family(**{**family, "capabilities": frozenset(family["capabilities"])}) for family in part["families"]
+            ),
+        )
+        for kind, part in shipped.items()
+    }
+
+
+@lru_cache(maxsize=10_000)
+def _described(kind: str, name: str) -> tuple[frozenset[Capability], int | None, Tier]:
+    _, families = _families().get(kind, ((), ()))
+    family = next((f for f in families if fnmatchcase(name, f.match)), _Family("*", frozenset({"text"})))
+    return family.capabilities, family.context_tokens or _context(kind, name), family.tier or _tier_by_price(kind, name)
+
+
+def model_of(provider: Provider, name: str, aliases: tuple[str, ...] = ()) -> Model:
+    """What is known of a model by its name at a provider, also of one that no list has: then by its kind's last family."""
+    capabilities, context_tokens, tier = _described(provider.kind, name)
+    return Model(provider.name, name, aliases, capabilities, context_tokens, tier)
+
+
+def models_at(provider: Provider) -> list[Model]:
+    """The models of the price list that the provider's kind answers with, by name."""
+    left_out, _ = _families().get(provider.kind, ((), ()))
+    return [
+        model_of(provider, name)
+        for name in sorted(priced_models(provider.kind))
+        if not any(fnmatchcase(name, pattern) for pattern in left_out)
+    ]
+
+
+def _context(kind: str, name: str) -> int | None:
+    try:
+        window = calc_price(Usage(), name, provider_id=kind).model.context_window
+    except LookupError:
+        return None
+    return cast(int | None, window)
+
+
+def _tier_by_price(kind: str, name: str) -> Tier:
+    price = price_on(kind, name, int(datetime.now(UTC).timestamp()) // DAY_SECONDS)
+    usd = None if price is None else price.usd_per_mtok("output_text", 0)
+    if usd is None:
+        return "balanced"
+    return "cheap" if usd <= CHEAP_UP_TO else "balanced" if usd <= BALANCED_UP_TO else "powerful"

@@ -1,0 +1,151 @@
+"""A registry's contents as one YAML file that a company keeps in git, and back.
+
+Names are keys, in order; fields at their default are left out; times are ISO 8601 in UTC. Writing what was read gives the
+same text again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import yaml
+
+from config.registry_entries import Contents, E, Entry, RegistryInvalid, parse, plain
+from core.registry import Model, Provider, Route
+
+SECTIONS = ("providers", "models", "routes")
+TIMES = ("valid_from", "valid_until")
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses a key given twice, of which PyYAML would keep the last and say nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """The mapping; `RegistryInvalid` when a key stands in it twice."""
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise RegistryInvalid(
+                    [f"{key.value!r} stands twice, again in line {key.start_mark.line + 1}; keep one."]
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def to_yaml(contents: Contents) -> str:
+    """The contents as YAML, the same text for the same contents."""
+    document = {
+        "providers": {name: _shown(entry, ("name",)) for name, entry in sorted(contents.providers.items())},
+        "models": {name: _shown(entry, ("provider", "name")) for name, entry in sorted(contents.models.items())},
+        "routes": {name: _shown(entry, ("name",)) for name, entry in sorted(contents.routes.items())},
+    }
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+
+
+def from_yaml(text: str) -> Contents:
+    """The contents in YAML; `RegistryInvalid` lists every key that is unknown and every value that cannot be used."""
+    try:
+        # A SafeLoader, which makes nothing but plain data.
+        document = yaml.load(text, _Loader) or {}
+    except yaml.YAMLError as why:
+        raise RegistryInvalid([f"The file is no YAML: {' '.join(str(why).split())}."]) from None
+    if not isinstance(document, dict):
+        raise RegistryInvalid([f"The file is no mapping; its keys are {', '.join(SECTIONS)}."])
+    problems = [
+        f"The file has the unknown key {key!r}; its keys are {', '.join(SECTIONS)}."
+        for key in document
+        if key not in SECTIONS
+    ]
+    read = _Reading(document, problems)
+    providers = dict(read.section("providers", Provider))
+    models = dict(read.section("models", Model))
+    routes = dict(read.section("routes", Route))
+    if problems:
+        raise RegistryInvalid(problems)
+    return Contents(providers, models, routes)
+
+
+class _Reading:
+    """Reads the sections of a document and adds what is wrong to `problems`."""
+
+    def __init__(self, document: Mapping[str, Any], problems: list[str]) -> None:
+        self._document = document
+        self._problems = problems
+
+    def section(self, key: str, kind: type[E]) -> Iterator[tuple[str, E]]:
+        """The entries of one section that can be used, by name."""
+        section = self._document.get(key) or {}
+        if not isinstance(section, dict):
+            self._problems.append(f"{key} is no mapping of names to entries.")
+            return
+        for name, given in section.items():
+            where = f"{key[:-1].capitalize()} {name}"
+            if given is not None and not isinstance(given, dict):
+                self._problems.append(f"{where} is no mapping of fields to values.")
+                continue
+            try:
+                yield str(name), parse(kind, _read(kind, str(name), given or {}, where), where)
+            except RegistryInvalid as wrong:
+                self._problems += wrong.problems
+
+
+def _read(kind: type[Entry], name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The plain data of an entry from what the file has under its name."""
+    data = dict(given)
+    named = {"provider": name.partition("/")[0], "name": name.partition("/")[2]} if kind is Model else {"name": name}
+    if doubled := [field for field in named if field in data]:
+        raise RegistryInvalid([f"{where} has the field {doubled[0]!r}, which its key already says; leave it out."])
+    if kind is Model and not named["name"]:
+        raise RegistryInvalid([f"{where} is not PROVIDER/MODEL, such as openai/gpt-5-mini."])
+    for field in TIMES:
+        if field in data and data[field] is not None:
+            data[field] = time_of(data[field], f"{where} has a {field}")
+    if isinstance(data.get("targets"), list):
+        data["targets"] = [{"model": target} if isinstance(target, str) else target for target in data["targets"]]
+    return data | named
+
+
+def time_of(value: object, what: str) -> int:
+    """Microseconds since 1970 of an ISO 8601 text, a date or a time, in UTC where no zone is given.
+
+    `RegistryInvalid` says of `what` that it is no time.
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise RegistryInvalid(
+                [f"{what} that is no time: {value!r}; write one such as 2026-12-01T00:00:00Z."]
+            ) from None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if not isinstance(value, datetime):
+        raise RegistryInvalid([f"{what} that is no time: {value!r}; write one such as 2026-12-01T00:00:00Z."])
+    return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
+
+
+def time_text(time_us: int) -> str:
+    """Microseconds since 1970 as ISO 8601 in UTC, such as 2026-12-01T00:00:00Z."""
+    return (EPOCH + timedelta(microseconds=time_us)).isoformat().replace("+00:00", "Z")
+
+
+def _shown(entry: Entry, without: tuple[str, ...]) -> dict[str, Any]:
+    """An entry as the file has it."""
+    defaults = {part.name: part.default for part in fields(entry)}
+    shown = {
+        field: value
+        for field, value in plain(entry).items()
+        if field not in without and getattr(entry, field) != defaults[field]
+    }
+    for field in TIMES:
+        if field in shown:
+            shown[field] = time_text(shown[field])
+    if "targets" in shown:
+        shown["targets"] = [t["model"] if t["weight"] == 1 else t for t in shown["targets"]]
+    if "share" in shown and shown["share"].isdigit():
+        shown["share"] = int(shown["share"])
+    return shown

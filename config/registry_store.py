@@ -1,0 +1,137 @@
+"""The registry in the database: read as a whole, and changed as a whole in one transaction with an audit row for each entry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Table, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from config.registry_entries import Contents, E, Entry, RegistryInvalid, parse, plain
+from config.registry_models import MODELS, PROVIDERS, REGISTRY_AUDIT, REGISTRY_VERSION, ROUTES
+from core.registry import Model, Provider, Route
+
+#: Removed rows go before the rows that others need, so models leave before providers and come after them.
+TABLES: tuple[tuple[type[Entry], Table], ...] = ((Provider, PROVIDERS), (Model, MODELS), (Route, ROUTES))
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One entry that a change adds, updates or removes, such as `route extraction`, in plain data before and after."""
+
+    action: Literal["add", "update", "remove"]
+    subject: str
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+
+    def fields(self) -> dict[str, tuple[Any, Any]]:
+        """What differs, field by field: the value before and after, None where there is no entry."""
+        before, after = self.before or {}, self.after or {}
+        return {
+            name: (before.get(name), after.get(name))
+            for name in (after or before)
+            if before.get(name) != after.get(name)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a change did, and the registry's version after it; no differences leave the version as it was."""
+
+    version: int
+    differences: tuple[Difference, ...]
+
+
+def contents_of(db: Connection) -> Contents:
+    """What the database holds; `RegistryInvalid` names every row that cannot be read."""
+    problems: list[str] = []
+
+    def rows(kind: type[E], table: Table) -> Iterable[E]:
+        for row in db.execute(select(table)):
+            data = dict(row._mapping)
+            name = f"{data['provider']}/{data['name']}" if kind is Model else data["name"]
+            try:
+                yield parse(kind, data, f"{kind.__name__} {name}")
+            except RegistryInvalid as wrong:
+                problems.extend(wrong.problems)
+
+    found = Contents(
+        {provider.name: provider for provider in rows(Provider, PROVIDERS)},
+        {model.full_name: model for model in rows(Model, MODELS)},
+        {route.name: route for route in rows(Route, ROUTES)},
+    )
+    if problems:
+        raise RegistryInvalid(problems)
+    return found
+
+
+def version_of(db: Connection) -> int:
+    """How many changes there have been."""
+    return int(db.execute(select(REGISTRY_VERSION.c.version)).scalar() or 0)
+
+
+def differences(before: Contents, after: Contents) -> tuple[Difference, ...]:
+    """What has to happen to `before` so that it is `after`, by the names of the entries."""
+    old, new = before.by_subject(), after.by_subject()
+    found = []
+    for subject in dict.fromkeys((*old, *new)):
+        was, becomes = old.get(subject), new.get(subject)
+        if was == becomes:
+            continue
+        action: Literal["add", "update", "remove"] = "add" if was is None else "remove" if becomes is None else "update"
+        found.append(Difference(action, subject, plain(was) if was else None, plain(becomes) if becomes else None))
+    return tuple(found)
+
+
+def change(
+    db: Connection, edit: Callable[[Contents], Contents], check: Callable[[Contents, Contents], None], by: str, now: int
+) -> Changed:
+    """Bring the database to what `edit` makes of its contents, if `check(before, after)` raises nothing.
+
+    One change at a time: others wait for the end of the transaction. `by` is who asked for it, `now` in microseconds since
+    1970; both stand in the audit.
+    """
+    version = _take_version(db)
+    before = contents_of(db)
+    after = edit(before)
+    found = differences(before, after)
+    check(before, after)
+    if not found:
+        return Changed(version, ())
+    version += 1
+    db.execute(update(REGISTRY_VERSION).values(version=version))
+    _write(db, before, after)
+    db.execute(
+        insert(REGISTRY_AUDIT),
+        [
+            {
+                "version": version, "changed_at": now, "changed_by": by[:256], "action": one.action,
+                "subject": one.subject, "before": one.before, "after": one.after,
+            }
+            for one in found
+        ],
+    )  # fmt: skip
+    return Changed(version, found)
+
+
+def _take_version(db: Connection) -> int:
+    """The version, its row locked until the end of the transaction."""
+    dialect = postgresql if db.dialect.name == "postgresql" else sqlite
+    db.execute(dialect.insert(REGISTRY_VERSION).values(id=1, version=0).on_conflict_do_nothing())
+    return int(db.execute(select(REGISTRY_VERSION.c.version).with_for_update()).scalar_one())
+
+
+def _write(db: Connection, before: Contents, after: Contents) -> None:
+    for kind, table in TABLES:
+        old = {name: e for name, e in before.by_subject().items() if isinstance(e, kind)}
+        new = {name: e for name, e in after.by_subject().items() if isinstance(e, kind)}
+        for name, entry in old.items():
+            if new.get(name) != entry:
+                data = plain(entry)
+                keys = [column == data[column.name] for column in table.primary_key.columns]
+                db.execute(table.delete().where(*keys))
+        rows = [plain(entry) for name, entry in new.items() if old.get(name) != entry]
+        if rows:
+            db.execute(insert(table), rows)
