@@ -44,13 +44,19 @@ class Option:
 
 
 def place_of(option: Option, asked: Asked, route: Route | None, score: float | None) -> tuple[float, ...]:
-    """What candidates are sorted by."""
+    """What candidates are sorted by; equal ones, the deployments of one target, stay as they were drawn."""
     place: list[float] = [_step(option, name, asked, score) for name in (route.strategies if route else ())]
     if route is not None and route.order == "weighted":
         place.append(_drawn(asked.request_id, f"target {option.place}", option.weight))
     place.append(option.place)
-    place.append(_drawn(asked.request_id, option.model.full_name, option.model.weight))
     return tuple(place)
+
+
+def deployments(models: tuple[Model, ...], request_id: str) -> tuple[Model, ...]:
+    """The deployments of one alias in the order drawn for a request."""
+    if len(models) < 2:
+        return models
+    return tuple(sorted(models, key=lambda model: _drawn(request_id, model.full_name, model.weight)))
 
 
 def _step(option: Option, strategy: Strategy, asked: Asked, score: float | None) -> float:

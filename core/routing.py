@@ -21,9 +21,9 @@ from core.asked import Asked
 from core.complexity import complexity
 from core.errors import error
 from core.matching import RouteIndex
-from core.ranking import Option, place_of, reason_of, usd
+from core.ranking import Option, deployments, place_of, reason_of, usd
 from core.registry import TIERS, Capability, Model, Registry, Route, Target
-from core.standing import UNKNOWN, Standing, outage, together
+from core.standing import UNKNOWN, Outage, Standing, outage, together
 from schemas.events import Decision, Error
 
 DAY_US = 86_400_000_000
@@ -124,7 +124,7 @@ class Router:
             return NoChoice(self._unknown(asked.model))
         options: list[Option] = []
         dropped: list[Decision] = []
-        for name, place, weight, model in self._considered(targets, asked.now):
+        for name, place, weight, model in self._considered(targets, asked):
             if model is None:
                 dropped.append(_dropped(name, "it is not known here"))
             elif (why := self._obstacle(model, asked, route)) is not None:
@@ -147,11 +147,11 @@ class Router:
                 return route
         return None
 
-    def _considered(self, targets: Iterable[Target], now: int) -> Iterator[tuple[str, int, int, Model | None]]:
+    def _considered(self, targets: Iterable[Target], asked: Asked) -> Iterator[tuple[str, int, int, Model | None]]:
         """Every model that the targets name, once; None for a name that stands for none."""
         seen: set[str] = set()
         for place, target in enumerate(targets):
-            models = self._models(target.model, now)
+            models = deployments(self._models(target.model, asked.now), asked.request_id)
             for name, model in ((m.full_name, m) for m in models) if models else ((target.model, None),):
                 if name not in seen:
                     seen.add(name)
@@ -204,8 +204,13 @@ def _too_dear(bound: int | None, most: int | None) -> str | None:
 def _ordered(options: list[Option], dropped: list[Decision], asked: Asked, route: Route | None) -> Choice:
     """The choice among the models that can serve."""
     now = asked.now
-    outages = [(why, option) for option in options if (why := outage(option.standing, now)) is not None]
-    serving = [option for option in options if outage(option.standing, now) is None]
+    outages: list[tuple[Outage, Option]] = []
+    serving: list[Option] = []
+    for option in options:
+        if (why := outage(option.standing, now)) is None:
+            serving.append(option)
+        else:
+            outages.append((why, option))
     resort = None
     if not serving:
         resort, chosen = min(outages, key=lambda pair: pair[0])

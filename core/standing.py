@@ -27,8 +27,8 @@ UNKNOWN = Standing()
 
 def together(own: Standing, provider: Standing) -> Standing:
     """How a model does, its provider considered: the worse of both, and its own figures before its provider's."""
-    if provider is UNKNOWN:
-        return own
+    if provider is UNKNOWN or own is UNKNOWN:
+        return own if provider is UNKNOWN else provider
     return Standing(
         _worse(own.health, provider.health),
         _later(own.breaker_open_until, provider.breaker_open_until),
@@ -69,10 +69,12 @@ def outage(standing: Standing, now: int) -> Outage | None:
 
 def _worse(one: Health, other: Health) -> Health:
     """The worse of two; what is not known says nothing against the other."""
-    if "unknown" in (one, other):
-        return other if one == "unknown" else one
-    return max(one, other, key=HEALTHS.index)
+    if one == other or other == "unknown":
+        return one
+    return other if one == "unknown" else max(one, other, key=HEALTHS.index)
 
 
 def _later(one: int | None, other: int | None) -> int | None:
-    return max((until for until in (one, other) if until is not None), default=None)
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other)
