@@ -70,7 +70,9 @@ class Encoder:
         if to is None:
             return (event,)
         own = [(CORRELATION_ID, to["correlation_id"])] if to["correlation_id"] is not None else []
-        return event, replace(event, topic=to["topic"], headers=[*event.headers, *own], callers=True, partition=to["partition"])
+        return event, replace(
+            event, topic=to["topic"], headers=[*event.headers, *own], callers=True, partition=to["partition"]
+        )
 
     def usage(self, usage: LlmUsage, trace: bytes) -> Outgoing:
         """The accounting fact of a provider call, known by the call's id."""

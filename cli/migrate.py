@@ -10,8 +10,9 @@ from cli import kafka
 from cli.errors import CommandError
 from cli.stackfile import stack_settings
 from config.database import create_tables, open_database
+from config.registry import lanes
 from config.schema_registry import open_codec
-from config.settings import PROVIDER_NAMES, Settings
+from config.settings import Settings
 from core.topics import all_topics
 from sinks.tables import migrate_clickhouse
 
@@ -29,7 +30,7 @@ def run(_: argparse.Namespace) -> int:
 
 def migrate(settings: Settings) -> list[str]:
     """Create topics, registered schemas, ledger tables and ClickHouse tables; one line each on what was done."""
-    created = kafka.create_topics(settings, all_topics(PROVIDER_NAMES))
+    created = kafka.create_topics(settings, all_topics(lanes(settings)))
     lines = [f"Kafka: {len(created)} topics created at {settings.kafka_bootstrap}."]
     if settings.schema_registry_url is not None:
         open_codec(settings)

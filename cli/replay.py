@@ -20,8 +20,9 @@ from cli.errors import CommandError
 from cli.reconcile.watermark import Log
 from cli.report.window import parse_since
 from cli.stackfile import stack_settings
+from config.registry import lanes
 from config.schema_registry import open_codec
-from config.settings import PROVIDER_NAMES, Settings
+from config.settings import Settings
 from core.errors import CODES
 from core.replay import NOT_CARRIED, Fate, Rejected, fate_of, headers_again, replay_of
 from core.topics import DEAD_LETTERS, all_topics
@@ -147,7 +148,7 @@ def _decide(log: Log, settings: Settings, letters: list[Letter], max_cycles: int
     of_topic = defaultdict(list)
     for letter in letters:
         of_topic[letter.record.topic].append(letter)
-    topics = {topic.on(settings.topic_prefix): topic for topic in all_topics(PROVIDER_NAMES)}
+    topics = {topic.on(settings.topic_prefix): topic for topic in all_topics(lanes(settings))}
     for name, those in of_topic.items():
         low, end = log.bounds(topics[name]) if name in topics else ({}, {})
         begin: dict[int, int] = {}

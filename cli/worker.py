@@ -7,22 +7,24 @@ import logging
 import resource
 
 import uvloop
-from sqlalchemy import inspect
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli import kafka
 from cli.errors import CommandError
 from cli.stackfile import stack_settings
 from config.database import open_database
-from config.settings import PROVIDER_NAMES, Settings
+from config.registry_entries import RegistryInvalid
+from config.settings import Settings
+from config.snapshot import read_registry
+from core.registry import Registry
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     """The stage, and for `complete` the providers whose lanes this process runs."""
     parser.add_argument("stage", choices=("admit", "complete", "meter"))
     parser.add_argument(
-        "--provider", action="append", choices=PROVIDER_NAMES, metavar="NAME",
-        help=f"a lane to run, repeatable: {', '.join(PROVIDER_NAMES)}; all that are configured by default",
+        "--provider", action="append", metavar="NAME",
+        help="a lane to run, repeatable, by its provider's name (`millstream providers list`); all that are enabled by default",
     )  # fmt: skip
 
 
@@ -37,13 +39,13 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("faust", "mode", "aiokafka", "streams.transport", "httpx2", "openai", "anthropic", "google_genai"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    registry = _need_database(settings)
     stages = {
         "admit": [pipeline.ADMIT],
         "meter": [pipeline.METER],
-        "complete": [pipeline.COMPLETE[name] for name in arguments.provider or settings.served()],
+        "complete": [pipeline.lane(name) for name in _lanes(arguments.provider, registry)],
     }[arguments.stage]
     kafka.need_topics(settings, [stage.reads for stage in stages])
-    _need_ledger(settings)
     # A lane may hold thousands of calls, each with a connection of its own.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -51,17 +53,24 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _need_ledger(settings: Settings) -> None:
+def _lanes(wanted: list[str] | None, registry: Registry) -> list[str]:
+    names = [name for name, provider in registry.providers.items() if provider.enabled]
+    if unknown := set(wanted or ()) - registry.providers.keys():
+        raise CommandError(f"There is no provider {min(unknown)!r}; there are {', '.join(registry.providers)}.")
+    return wanted or names
+
+
+def _need_database(settings: Settings) -> Registry:
+    """The registry as it stands; `CommandError` when the database cannot be used as it is."""
     engine = open_database(settings.database_url)
-    where = engine.url.render_as_string()
     try:
-        present = inspect(engine).has_table("requests")
+        return read_registry(engine, settings)
     except SQLAlchemyError as error:
         raise CommandError(
-            f"The ledger's database at {where} cannot be reached ({type(error).__name__}); "
+            f"The ledger's database at {engine.url.render_as_string()} cannot be reached ({type(error).__name__}); "
             "start it or set MILLSTREAM_DATABASE_URL."
         ) from None
+    except RegistryInvalid as why:
+        raise CommandError(str(why)) from None
     finally:
         engine.dispose()
-    if not present:
-        raise CommandError(f"The ledger's database at {where} has no tables; run `millstream migrate`.")

@@ -148,7 +148,9 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
         if earlier is not None:
             same = hmac.compare_digest(earlier["body_hash"], entry.body_hash)
             kind: Literal["same", "other"] = "same" if same else "other"
-            results.append(Admitted(kind, earlier["admitted_at"], earlier["reserved_nano"], earlier["answer"], earlier["plan"]))
+            results.append(
+                Admitted(kind, earlier["admitted_at"], earlier["reserved_nano"], earlier["answer"], earlier["plan"])
+            )
             continue
         reserve = entry.reserve_nano if entry.answer is None else 0
         rows[entry.request_id] = {

@@ -9,14 +9,16 @@ from functools import lru_cache
 from importlib.resources import files
 
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
 
+from config.database import open_database, reading
 from config.known_models import model_of, models_at
 from config.prices import price_on
 from config.registry_entries import Contents, RegistryInvalid
 from config.registry_file import from_yaml
 from config.registry_models import PROVIDERS
 from config.registry_store import Changed, change, contents_of, version_of
-from config.settings import PROVIDER_NAMES, Settings
+from config.settings import PROVIDER_NAMES, ProviderSettings, Settings
 from core.registry import Model, Provider, Registry, Route
 from core.registry_rules import check, reachable
 
@@ -81,6 +83,24 @@ def lane_names(db: Connection) -> tuple[str, ...]:
     """Every provider that a lane may carry calls for: the built-in ones and those of the database, disabled ones too."""
     added = db.execute(select(PROVIDERS.c.name).order_by(PROVIDERS.c.name)).scalars()
     return tuple(dict.fromkeys((*PROVIDER_NAMES, *added)))
+
+
+def lanes(settings: Settings) -> tuple[str, ...]:
+    """`lane_names` of the database that the settings name; the built-in ones where it has no registry, or cannot be reached."""
+    engine = open_database(settings.database_url)
+    try:
+        with reading(engine) as db:
+            return lane_names(db)
+    except SQLAlchemyError:
+        return PROVIDER_NAMES
+    finally:
+        engine.dispose()
+
+
+def provider_settings(provider: Provider, settings: Settings) -> ProviderSettings:
+    """How to reach a provider of the registry; the key of the environment is that of its kind."""
+    own = settings.provider(provider.kind)
+    return replace(own, name=provider.name, kind=provider.kind, base_url=provider.base_url)
 
 
 def apply(db: Connection, edit: Callable[[Contents], Contents], settings: Settings, by: str, now: int) -> Changed:

@@ -30,12 +30,19 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """How to reach one provider: its key (None when missing), base URL (None for the SDK's own) and the key's setting."""
+    """How to reach one provider: its key (None when missing), base URL (None for the SDK's own) and the key's setting.
+
+    `kind` is the API that it speaks, `name` what it is called here.
+    """
 
     name: str
     api_key: str | None = field(repr=False)
     base_url: str | None
     key_setting: str
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", self.kind or self.name)
 
     def with_key(self, key: Key | None) -> ProviderSettings:
         """The same provider reached with this key, or with its own when there is none."""

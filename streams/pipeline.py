@@ -19,7 +19,8 @@ from agents.outgoing import ENVELOPE_BYTES, Clock
 from agents.planning import Planner
 from agents.providers import provider
 from config.prices import Prices
-from config.settings import PROVIDER_NAMES, Settings
+from config.registry import provider_settings
+from config.settings import Settings
 from config.transactions import Transactions
 from core.registry import Registry, following
 from core.retry import RetryRule
@@ -65,16 +66,18 @@ def admit(tools: Tools) -> Handler:
 
 def complete(name: str, tools: Tools) -> Handler:
     s = tools.settings
+    served = tools.registry().providers[name]
+    most = served.concurrency or s.lane_concurrency
     retry = RetryRule(s.max_attempts, s.backoff_base_seconds, s.backoff_max_seconds)
-    rules = CompleteRules(s.lane_concurrency, s.call_timeout_seconds, retry, s.max_record_bytes - ENVELOPE_BYTES)
-    called = provider(s.provider(name))
+    rules = CompleteRules(most, s.call_timeout_seconds, retry, s.max_record_bytes - ENVELOPE_BYTES)
+    called = provider(provider_settings(served, s))
     tools.at_exit.push_async_callback(called.close)
-    lane = Complete(
+    stage = Complete(
         tools.codec, tools.transactions, name, called, rules, following(tools.registry, Prices), tools.clock, tools.owner,
         tools.metrics.call_ended,
     )  # fmt: skip
-    tools.metrics.add_lane(name, s.lane_concurrency, lambda: lane.slots_in_use)
-    return lane
+    tools.metrics.add_lane(name, most, lambda: stage.slots_in_use)
+    return stage
 
 
 def meter(tools: Tools) -> Handler:
@@ -83,4 +86,8 @@ def meter(tools: Tools) -> Handler:
 
 ADMIT = Stage("millstream-admit", REQUESTS, admit)
 METER = Stage("millstream-meter", USAGE, meter)
-COMPLETE = {name: Stage(f"millstream-complete-{name}", calls(name), partial(complete, name)) for name in PROVIDER_NAMES}
+
+
+def lane(name: str) -> Stage:
+    """The complete stage of the provider called `name`."""
+    return Stage(f"millstream-complete-{name}", calls(name), partial(complete, name))

@@ -59,5 +59,9 @@ def _hopeless(event: Outgoing, error: BaseException) -> bool:
     """Whether a copy of an answer can never be written where its caller wants it, being too large for the topic, say."""
     if not event.callers or not isinstance(error, KafkaError) or error.retriable:
         return False
-    LOG.warning("The reply topic %s refuses an answer (%s); it is on the response topic only.", event.topic, type(error).__name__)
+    LOG.warning(
+        "The reply topic %s refuses an answer (%s); it is on the response topic only.",
+        event.topic,
+        type(error).__name__,
+    )
     return True

@@ -31,7 +31,9 @@ class ReplyTopics:
                 try:
                     self._known[topic] = time.monotonic() + BELIEVED, await self._ask(topic)
                 except (KafkaError, OSError) as problem:
-                    LOG.warning("The topic %s could not be looked up (%s); trying again.", topic, type(problem).__name__)
+                    LOG.warning(
+                        "The topic %s could not be looked up (%s); trying again.", topic, type(problem).__name__
+                    )
                     await self.close()
                     await asyncio.sleep(PAUSE)
         return found[1]

@@ -16,6 +16,7 @@ from config import ledger
 from config.database import open_database
 from config.schema_registry import open_codec
 from config.settings import Settings
+from config.snapshot import Snapshot, read_registry
 from config.transactions import Transactions
 from core.outcome import Outcome, Record
 from streams.app import build_app
@@ -24,6 +25,7 @@ from streams.metrics import Metrics
 from streams.metrics_server import serve
 from streams.pipeline import Stage, Tools
 from streams.publish import Publisher
+from streams.reply_topics import ReplyTopics
 
 LOG = logging.getLogger("millstream.worker")
 WATCH_SECONDS = 10.0
@@ -111,13 +113,22 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     codec = await asyncio.to_thread(open_codec, settings)
     metrics = Metrics()
+    engine = open_database(settings.database_url)
     transactions = Transactions(
-        open_database(settings.database_url),
+        engine,
         settings.ledger_batch_max,
         settings.ledger_linger_seconds,
         metrics.transaction_done,
     )
-    tools = Tools(settings, codec, transactions, now_us, str(uuid.uuid4()), metrics, contextlib.AsyncExitStack())
+    snapshot = Snapshot(lambda: read_registry(engine, settings), settings.registry_refresh_seconds)
+    reply_topics = ReplyTopics(settings.kafka_bootstrap)
+    tools = Tools(
+        settings, codec, transactions, now_us, str(uuid.uuid4()), metrics, lambda: snapshot.registry, dict, reply_topics,
+        contextlib.AsyncExitStack(),
+    )  # fmt: skip
+    tools.at_exit.push_async_callback(snapshot.close)
+    tools.at_exit.push_async_callback(reply_topics.close)
+    await snapshot.start()
     running = [_Running(stage, tools, fail) for stage in stages]
     lease = _Lease(tools)
     if settings.metrics_port:

@@ -27,9 +27,9 @@ PROVIDERS: dict[str, Callable[[ProviderSettings], Provider]] = {
 
 
 def provider(settings: ProviderSettings) -> Provider:
-    """The provider that these settings name, ready to be called.
+    """The provider of these settings, ready to be called.
 
-    KeyError when there is no such provider, `config.settings.SettingsError` when a setting that it cannot do without is
+    KeyError when there is no such kind of provider, `config.settings.SettingsError` when a setting that it cannot do without is
     missing. A missing key is no error here: each call then ends with `provider_auth`.
     """
-    return PROVIDERS[settings.name](settings)
+    return PROVIDERS[settings.kind](settings)

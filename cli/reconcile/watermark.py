@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from cli import kafka
-from config.settings import PROVIDER_NAMES, Settings
+from config.registry import lanes
+from config.settings import Settings
 from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE, Topic, calls
 from sinks.consumer import GROUP as SINK
 from sinks.partition import event_id
@@ -90,9 +91,10 @@ class Log:
 
     def watermark(self, since_us: int | None) -> Watermark:
         """Take the watermark now; `since_us` leaves out records older than that (microseconds since 1970)."""
+        names = lanes(self._settings)
         admitted = self.acknowledged("millstream-admit", REQUESTS)
-        called = {name: self.acknowledged(f"millstream-complete-{name}", calls(name)) for name in PROVIDER_NAMES}
-        lanes = {name: self.bounds(calls(name)) for name in PROVIDER_NAMES}
+        called = {name: self.acknowledged(f"millstream-complete-{name}", calls(name)) for name in names}
+        waiting = {name: self.bounds(calls(name)) for name in names}
         metered = self.acknowledged("millstream-meter", USAGE)
         stored_to = {fact.topic: self.acknowledged(SINK, fact.topic) for fact in FACTS}
         bounds = {fact.topic: self.bounds(fact.topic) for fact in FACTS}
@@ -109,7 +111,7 @@ class Log:
             marks[topic.name] = Mark(topic, low, start, end, handled, stored, due)
         under_way = {
             message.key() or b"": message.timestamp()[1] * 1_000
-            for name, (low, end) in lanes.items()
+            for name, (low, end) in waiting.items()
             for message in self.messages(calls(name), _within(called[name], low, end), end)
         }
         return Watermark(marks, under_way)

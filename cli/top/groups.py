@@ -8,7 +8,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from cli.errors import CommandError
 from cli.kafka import QUIET, REACH_SECONDS
-from config.settings import PROVIDER_NAMES, Settings
+from config.registry import lanes
+from config.settings import Settings
 from core.topics import REQUESTS, USAGE, Topic, calls
 
 #: A consumer group's name and the topics it reads.
@@ -18,7 +19,7 @@ Group = tuple[str, Sequence[Topic]]
 def groups(settings: Settings, stored: Sequence[Topic]) -> dict[str, Group]:
     """The consumer group of every lane there can be, by the lane's name; `stored` are the topics that the sink stores."""
     prefix = f"{settings.topic_prefix}millstream-"
-    providers = {f"complete-{name}": [calls(name)] for name in PROVIDER_NAMES}
+    providers = {f"complete-{name}": [calls(name)] for name in lanes(settings)}
     read: dict[str, Sequence[Topic]] = {"admit": [REQUESTS], **providers, "meter": [USAGE], "sink": stored}
     return {lane: (prefix + lane, topics) for lane, topics in read.items()}
 

@@ -64,7 +64,6 @@ def test_an_invalid_field_is_refused_by_name_and_value(changes: dict[str, Any], 
     [
         ({"messages": messages(type="image")}, "image"),
         ({"stream": True}, "stream"),
-        ({"reply_topic": "x"}, "reply_topic"),
     ],
 )
 def test_what_is_not_offered_is_refused_by_name(changes: dict[str, Any], name: str) -> None:

@@ -110,7 +110,7 @@ def test_a_requests_cost_is_known_only_when_all_its_calls_are() -> None:
 
 def test_the_catalogue_knows_priced_models_and_patterns_and_names_the_nearest() -> None:
     """An unknown model is met with names that exist."""
-    catalogue = Catalogue(("openai", "echo"), {"echo": ["*"], "openai": ["ft:*"]})
+    catalogue = Catalogue({"openai": "openai", "echo": "echo"}, {"echo": ["*"], "openai": ["ft:*"]})
     assert catalogue.knows("openai", "gpt-5-mini", DAY)
     assert catalogue.knows("openai", "ft:own", DAY)
     assert catalogue.knows("echo", "anything", DAY)

@@ -34,7 +34,12 @@ def test_a_partition_of_another_length_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("patterns", "partitions", "words"),
-    [((), 9, "none is allowed"), (("answers.*",), 9, "answers.*"), (("rep*",), None, "does not exist"), (("rep*",), 3, "has 3")],
+    [
+        ((), 9, "none is allowed"),
+        (("answers.*",), 9, "answers.*"),
+        (("rep*",), None, "does not exist"),
+        (("rep*",), 3, "has 3"),
+    ],
 )
 def test_a_topic_that_cannot_take_the_answer_is_refused(
     patterns: tuple[str, ...], partitions: int | None, words: str
@@ -52,7 +57,12 @@ def test_the_copy_is_the_answer_with_the_callers_correlation_id() -> None:
     answer = refusal(request(request_id=str(uuid.uuid4())), "expired", None, NOON)
     event, copy = encoder.answer(answer, b"00-", TO)
     assert copy == Outgoing(
-        "replies", event.key, event.value, [*event.headers, ("kafka_correlationId", bytes(16))], callers=True, partition=3
+        "replies",
+        event.key,
+        event.value,
+        [*event.headers, ("kafka_correlationId", bytes(16))],
+        callers=True,
+        partition=3,
     )
     assert unpack(pack((event, copy))) == (event, copy)
     assert encoder.answer(answer, b"00-", None) == (event,)

@@ -12,11 +12,11 @@ from cli.top.figures import Freshness, Lane, Look, Minute
 from cli.top.groups import groups
 from cli.top.view import draw
 from cli.top.workers import fill
-from config.settings import Settings
+from config.settings import PROVIDER_NAMES, Settings
 from core.topics import REQUESTS, USAGE
 from sinks.consumer import GROUP
 from sinks.rows import FACTS
-from streams.pipeline import ADMIT, COMPLETE, METER
+from streams.pipeline import ADMIT, METER, lane
 
 NOW = 1_800_000_000_000_000
 
@@ -31,7 +31,7 @@ def drawn(look: Look, width: int = 80) -> str:
 def test_the_groups_are_those_of_the_pipeline() -> None:
     """The view asks for the consumer groups that the stages and the sink really use, each with the topics it reads."""
     found = groups(Settings(topic_prefix="corp."), [fact.topic for fact in FACTS])
-    stages = [ADMIT, *COMPLETE.values(), METER]
+    stages = [ADMIT, *map(lane, PROVIDER_NAMES), METER]
     assert [found[stage.group.removeprefix("millstream-")] for stage in stages] == [
         ("corp." + stage.group, [stage.reads]) for stage in stages
     ]
@@ -64,7 +64,7 @@ process_open_fds 12
 
 def test_eighty_columns_hold_every_lane() -> None:
     """The view of a busy pipeline fits 80 columns, a line a lane, with money that is not in the spend beside it."""
-    names = ("admit", *(f"complete-{name}" for name in COMPLETE), "meter", "sink")
+    names = ("admit", *(f"complete-{name}" for name in PROVIDER_NAMES), "meter", "sink")
     lanes = [Lane(name, 1_234_567, 1_024, 25_600, 3_599.0, 12_345.6, 599_000_000, 99_999) for name in names]
     minute = Minute(740_000, 123_456, 12_345 * 10**9, 12_000, 3_400, 59_000_000)
     text = drawn(Look(NOW, lanes, minute, Freshness(86_399.0, 59.9)))
