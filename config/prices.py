@@ -125,9 +125,9 @@ def _priced_models() -> dict[str, list[str]]:
     return {provider.id: [model.id for model in provider.models] for provider in get_snapshot().providers}
 
 
-def priced_models(provider: str) -> tuple[str, ...]:
+def priced_models(kind: str) -> tuple[str, ...]:
     """The names of the models that the price list has for a kind of provider."""
-    return tuple(_priced_models().get(provider, ()))
+    return tuple(_priced_models().get(kind, ()))
 
 
 class Prices:

@@ -1,28 +1,27 @@
-"""What a deployment has to choose from: its database's registry, completed by the environment, the price list and shipped routes."""
+"""What a deployment has to choose from: its database's registry, completed by the environment, the price list and the default routes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from fnmatch import fnmatchcase
-from functools import lru_cache
-from importlib.resources import files
 
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.database import open_database, reading
 from config.known_models import model_of, models_at
-from config.prices import price_on
+from config.prices import Catalogue
 from config.registry_entries import Contents, RegistryInvalid
-from config.registry_file import from_yaml
 from config.registry_models import PROVIDERS
 from config.registry_store import Changed, change, contents_of, version_of
 from config.settings import PROVIDER_NAMES, ProviderSettings, Settings
+from core.default_routes import default_routes
 from core.registry import Model, Provider, Registry, Route
 from core.registry_rules import check, reachable
 
 DAY_US = 86_400_000_000
+PATTERN = re.compile(r"[*?[]")
 
 
 def load(db: Connection, settings: Settings, now: int) -> Registry:
@@ -42,41 +41,22 @@ def complete(contents: Contents, settings: Settings, now: int, version: int = 0)
     """A registry from what the database holds.
 
     Without a provider, those of the environment serve; models come on top of those of the price list; without a route, the
-    shipped ones hold as far as their models are there.
+    default ones hold as far as their models are there.
     """
     providers = {name: _addressed(provider, settings) for name, provider in contents.providers.items()}
     providers = providers or {
         name: Provider(name, name, settings.provider(name).base_url) for name in settings.served()
     }
+    routes = tuple(contents.routes.values()) or _default_routes(providers.values(), settings)
     models = {model.full_name: model for provider in providers.values() for model in models_at(provider)}
-    for provider in providers.values():
-        models |= {model.full_name: model for model in _named_in(settings, provider)}
-    models |= contents.models
-    _name_fast_and_quality(models, providers.values(), settings)
-    day = now // DAY_US
-    for asked in {target.model for route in contents.routes.values() for target in route.targets} - models.keys():
-        if (model := _described(providers.get(asked.partition("/")[0]), asked, settings, day)) is not None:
-            models[asked] = model
-    registry = Registry(providers, tuple(models.values()), tuple(contents.routes.values()), version, now)
+    models |= _named(
+        providers, settings, {target.model for route in routes for target in route.targets} - models.keys(), now
+    )
+    registry = Registry(providers, tuple({**models, **contents.models}.values()), routes, version, now)
     if contents.routes:
         return registry
     usable, _ = reachable(registry)
-    return replace(registry, routes=tuple(r for r in shipped_routes() if any(t.model in usable for t in r.targets)))
-
-
-def known_model(registry: Registry, asked: str, settings: Settings, now: int) -> Model | None:
-    """The model called `provider/model`, also one that only a pattern of the settings or the price list knows; None for none."""
-    for model in registry.models:
-        if model.full_name == asked:
-            return model
-    return _described(registry.providers.get(asked.partition("/")[0]), asked, settings, now // DAY_US)
-
-
-@lru_cache(maxsize=1)
-def shipped_routes() -> tuple[Route, ...]:
-    """The routes of a deployment that has none of its own."""
-    text = (files("config") / "routes.yaml").read_text(encoding="utf-8")
-    return tuple(from_yaml(text).routes.values())
+    return replace(registry, routes=tuple(r for r in routes if any(target.model in usable for target in r.targets)))
 
 
 def lane_names(db: Connection) -> tuple[str, ...]:
@@ -125,27 +105,29 @@ def _addressed(provider: Provider, settings: Settings) -> Provider:
     return provider
 
 
-def _named_in(settings: Settings, provider: Provider) -> Iterable[Model]:
-    """The models that the settings name for a provider, patterns aside."""
-    names = settings.models.get(provider.name, ())
-    return (model_of(provider, name) for name in names if not any(sign in name for sign in "*?["))
+def _default_routes(providers: Iterable[Provider], settings: Settings) -> tuple[Route, ...]:
+    """The routes of a deployment that has none of its own, by way of its first Google provider; none without one."""
+    for provider in sorted((p for p in providers if p.kind == "google" and p.enabled), key=lambda p: not p.default):
+        models = (settings.gemini_model_fast, settings.gemini_model_quality)
+        return default_routes(*(f"{provider.name}/{model}" for model in models))
+    return ()
 
 
-def _name_fast_and_quality(models: dict[str, Model], providers: Iterable[Provider], settings: Settings) -> None:
-    """Give the Gemini models of the settings their aliases, unless a model has them already."""
-    taken = {alias for model in models.values() for alias in model.aliases}
-    for alias, name in (("fast", settings.gemini_model_fast), ("quality", settings.gemini_model_quality)):
-        for provider in providers:
-            if alias in taken or provider.kind != "google":
-                continue
-            model = models.get(f"{provider.name}/{name}") or model_of(provider, name)
-            models[model.full_name] = replace(model, aliases=(*model.aliases, alias))
+def _named(providers: Mapping[str, Provider], settings: Settings, asked: Iterable[str], now: int) -> dict[str, Model]:
+    """Models beyond the price list: those that the settings name, and those of `asked` that they or the price list allow."""
+    kinds = {provider.name: provider.kind for provider in providers.values()}
+    catalogue = Catalogue(kinds, settings.models)
+    by_name = {f"{p}/{m}" for p, kind in kinds.items() for m in settings.models.get(kind, ()) if not PATTERN.search(m)}
+    by_name |= {name for name in asked if catalogue.knows(*_parted(name), now // DAY_US)}
+    by_name |= {
+        f"{p}/{m}"
+        for p, kind in kinds.items()
+        if kind == "google"
+        for m in (settings.gemini_model_fast, settings.gemini_model_quality)
+    }
+    return {name: model_of(providers[_parted(name)[0]], _parted(name)[1]) for name in sorted(by_name)}
 
 
-def _described(provider: Provider | None, asked: str, settings: Settings, day: int) -> Model | None:
-    """A model that nobody listed, if the settings or the price list allow it."""
-    name = asked.partition("/")[2]
-    if provider is None or not name:
-        return None
-    allowed = any(fnmatchcase(name, pattern) for pattern in settings.models.get(provider.name, ()))
-    return model_of(provider, name) if allowed or price_on(provider.kind, name, day) is not None else None
+def _parted(full_name: str) -> tuple[str, str]:
+    provider, _, model = full_name.partition("/")
+    return provider, model

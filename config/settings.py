@@ -115,7 +115,7 @@ class Settings(BaseSettings):
     anthropic_base_url: str | None = Field(None, validation_alias=_named("ANTHROPIC_BASE_URL"))
     gemini_api_key: SecretStr | None = Field(None, validation_alias=_named("GEMINI_API_KEY", "GOOGLE_API_KEY"))
     gemini_base_url: str | None = Field(None, validation_alias=_named("GOOGLE_GEMINI_BASE_URL"))
-    #: What the aliases `fast` and `quality` of the shipped routes stand for, until the registry's database says otherwise.
+    #: The models that the routes of a deployment without routes of its own lead to.
     gemini_model_fast: str = Field("gemini-2.5-flash", validation_alias=_named("GEMINI_MODEL_FAST"), min_length=1)
     gemini_model_quality: str = Field("gemini-2.5-pro", validation_alias=_named("GEMINI_MODEL_QUALITY"), min_length=1)
     openai_compatible_api_key: SecretStr | None = Field(

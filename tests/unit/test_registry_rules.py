@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from config.registry import complete, from_environment, known_model, shipped_routes
+from config.registry import complete, from_environment
 from config.registry_entries import Contents, RegistryInvalid
 from config.registry_file import from_yaml, to_yaml
 from config.settings import PROVIDER_NAMES, Settings, settings_in
@@ -134,23 +134,13 @@ def test_shares_of_the_same_requests_add_up_to_100_at_most() -> None:
     assert "take 105 percent" in problems(with_route(until, replace(since, valid_from=NOW - 1)))
 
 
-def test_the_shipped_routes_are_the_table_of_plans_and_tasks() -> None:
-    """Extraction is fast for every plan; drafts are fast for freemium and paygo and of quality for pro; no model is named."""
-    table = {(r.task, r.plan): [t.model for t in r.targets] for r in shipped_routes() if r.model is None}
-    expected = {("extraction", "*"): ["fast"]}
-    for task in ("cv_draft", "cover_letter"):
-        expected |= {(task, "freemium"): ["fast"], (task, "paygo"): ["fast"], (task, "pro"): ["quality"]}
-    assert table == expected and len(table) == len(shipped_routes())
-
-
 def test_an_empty_database_is_the_environment() -> None:
-    """Without anything registered, the providers served, the priced models and the shipped routes make a good registry."""
+    """Without anything registered, the providers served, the priced models and the default routes make a good registry."""
     registry = from_environment(given(), NOW)
     assert list(registry.providers) == ["openai", "anthropic", "google", "echo"]
     assert check(registry, PROVIDER_NAMES) == check(GOOD, PROVIDER_NAMES)
     models = {model.full_name: model for model in registry.models}
-    assert models["google/gemini-2.5-flash"].aliases == ("fast",)
-    assert models["google/gemini-2.5-pro"].aliases == ("quality",)
+    assert {t.model for r in registry.routes for t in r.targets} == {"google/gemini-2.5-flash", "google/gemini-2.5-pro"}
     assert (
         models["openai/gpt-4o"].capabilities >= {"image", "tools"} and models["openai/gpt-4o"].context_tokens == 128_000
     )
@@ -159,26 +149,26 @@ def test_an_empty_database_is_the_environment() -> None:
 
 
 def test_the_environment_names_the_fast_and_the_quality_model() -> None:
-    """GEMINI_MODEL_FAST and GEMINI_MODEL_QUALITY decide what the shipped routes lead to, one model for both included."""
+    """GEMINI_MODEL_FAST and GEMINI_MODEL_QUALITY decide what the default routes lead to, also for models without a price."""
     registry = from_environment(given(GEMINI_MODEL_FAST="gemini-9", GEMINI_MODEL_QUALITY="gemini-1.5-pro"), NOW)
-    named = {alias: model.full_name for model in registry.models for alias in model.aliases}
-    assert named == {"fast": "google/gemini-9", "quality": "google/gemini-1.5-pro"}
-    registry = from_environment(given(GEMINI_MODEL_FAST="gemini-9", GEMINI_MODEL_QUALITY="gemini-9"), NOW)
-    assert [model.aliases for model in registry.models if model.aliases] == [("fast", "quality")]
+    assert check(registry, PROVIDER_NAMES).warnings == ()
+    led = {(route.task, route.plan): [target.model for target in route.targets] for route in registry.routes}
+    assert led[("extraction", "*")] == led[("cv_draft", "paygo")] == ["google/gemini-9"]
+    assert led[("cover_letter", "pro")] == ["google/gemini-1.5-pro"]
 
 
 def test_what_is_registered_comes_first() -> None:
-    """With a provider in the database only the database's serve; its models and aliases win, shipped routes lose what is gone."""
-    own = Contents({"eu": Provider("eu", "google", "https://eu.example/")}, {}, {})
+    """With a provider in the database only the database's serve; its models win; the default routes go where Google is."""
+    own = Contents({name: Provider(name, "google", "https://eu.example/") for name in ("eu", "us")})
     registry = complete(own, given(), NOW)
-    assert list(registry.providers) == ["eu"] and len(registry.routes) == 7
-    assert [m.full_name for m in registry.models if "fast" in m.aliases] == ["eu/gemini-2.5-flash"]
-    mine = Model("eu", "gemini-2.5-flash", (), frozenset({"text"}), tier="powerful")
-    other = Model("eu", "my-own", ("fast",))
-    registry = complete(replace(own, models={m.full_name: m for m in (mine, other)}), given(), NOW)
-    assert mine in registry.models
-    assert [m.full_name for m in registry.models if "fast" in m.aliases] == ["eu/my-own"]
+    assert list(registry.providers) == ["eu", "us"] and registry.routes[0].targets[0].model == "eu/gemini-2.5-flash"
+    us = {**own.providers, "us": replace(own.providers["us"], default=True)}
+    assert complete(Contents(us), given(), NOW).routes[0].targets[0].model == "us/gemini-2.5-flash"
+    mine = Model("eu", "gemini-2.5-flash", ("mine",), frozenset({"text"}), tier="powerful")
+    assert mine in complete(replace(own, models={mine.full_name: mine}), given(), NOW).models
     assert complete(Contents({"openai": OPENAI}), given(), NOW).routes == ()
+    off = Model("google", "gemini-2.5-pro", enabled=False)
+    assert len(complete(Contents(models={off.full_name: off}), given(), NOW).routes) == 5
 
 
 def test_a_route_may_name_a_model_that_only_a_pattern_knows() -> None:
@@ -189,9 +179,6 @@ def test_a_route_may_name_a_model_that_only_a_pattern_knows() -> None:
     found = {model.full_name for model in registry.models}
     assert {"openai-compatible/llama", "openai/gpt-4o-2024-08-06"} <= found
     assert check(registry, PROVIDER_NAMES).warnings == ("Route r leaves out openai/nobody is unknown.",)
-    assert known_model(registry, "openai-compatible/other", environment, NOW) is not None
-    assert known_model(registry, "openai/nobody", environment, NOW) is None
-    assert known_model(registry, "nobody/gpt-4o", environment, NOW) is None
 
 
 FULL = Contents(
