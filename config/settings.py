@@ -70,6 +70,8 @@ class Settings(BaseSettings):
     clickhouse_url: str = "http://127.0.0.1:8123"
     clickhouse_database: str = "millstream"
     database_url: str = "sqlite:///millstream.db"
+    #: Where the keys are that encrypt the credentials in the database; see `config.key_encryption`.
+    key_encryption: str | None = None
 
     #: Models beyond the price list, by provider, as shell patterns; they are called and, without a price, unpriced.
     models: dict[str, list[str]] = {"openai": ["ft:*"], "openai-compatible": ["*"], "echo": ["*"]}
