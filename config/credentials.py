@@ -1,0 +1,242 @@
+"""Credentials of providers: stored encrypted, listed by their last four characters, rotated while they are in use.
+
+Each operation takes a connection inside a transaction, but for `rotate`, which takes a transaction a credential. Times are
+microseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Row, insert, select, update
+
+from config.credential_models import CREDENTIALS
+from config.key_encryption import EncryptionKeys
+from config.registry_models import REGISTRY_AUDIT, REGISTRY_VERSION
+from config.secrets import Binding, CredentialError, Sealed, key_at_hand, rewrap, seal, unseal
+from config.settings import Key, SettingsError
+
+#: Shorter secrets show nothing of themselves.
+LEAST_TO_SHOW = 16
+MOST_LENGTH = 4_096
+TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A stored credential; `tenant` is None for the platform's, `sealed` None once it is revoked."""
+
+    credential_id: str
+    provider: str
+    tenant: str | None
+    label: str
+    last_four: str
+    weight: int
+    enabled: bool
+    created_at: int
+    rotated_at: int | None
+    revoked_at: int | None
+    key_version: int
+    sealed: Sealed | None
+
+    @property
+    def binding(self) -> Binding:
+        """What of it the ciphertext is bound to."""
+        return Binding(self.credential_id, self.provider, self.tenant, self.last_four, self.key_version)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        shown = f" (…{self.last_four})" if self.last_four else ""
+        return f"the credential {self.credential_id}{shown}"
+
+
+@dataclass(frozen=True, slots=True)
+class NewCredential:
+    """A credential to be stored: for a provider, of a tenant or (None) of the platform, taken by `weight` among its like."""
+
+    provider: str
+    tenant: str | None = None
+    label: str = ""
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Who changes something, and when."""
+
+    who: str
+    at: int
+
+
+def add(db: Connection, keys: EncryptionKeys, new: NewCredential, secret: str, change: Change) -> Credential:
+    """Store a credential; `CredentialError` for a secret that cannot be sent, `SettingsError` without a key to encrypt it."""
+    _check(secret)
+    credential_id = f"cr-{secrets.token_hex(8)}"
+    last_four = secret[-4:] if len(secret) >= LEAST_TO_SHOW else ""
+    sealed = seal(keys, Binding(credential_id, new.provider, new.tenant, last_four, 1), secret)
+    stored = Credential(
+        credential_id,
+        new.provider,
+        new.tenant,
+        new.label,
+        last_four,
+        new.weight,
+        True,
+        change.at,
+        None,
+        None,
+        1,
+        sealed,
+    )
+    db.execute(insert(CREDENTIALS).values(_columns(stored)))
+    audited(db, change, "add", None, stored)
+    return stored
+
+
+def stored(db: Connection) -> list[Credential]:
+    """Every credential, revoked ones among them, in the order they were added."""
+    order = (CREDENTIALS.c.created_at, CREDENTIALS.c.credential_id)
+    return [_credential(row) for row in db.execute(select(CREDENTIALS).order_by(*order))]
+
+
+def by_id(db: Connection, credential_id: str) -> Credential:
+    """One credential, locked until the transaction ends; `CredentialError` when there is none of this id."""
+    wanted = select(CREDENTIALS).where(CREDENTIALS.c.credential_id == credential_id).with_for_update()
+    row = db.execute(wanted).one_or_none()
+    if row is None:
+        raise CredentialError(f"There is no credential {credential_id}; `millstream keys list` shows those there are.")
+    return _credential(row)
+
+
+def revoke(db: Connection, credential_id: str, change: Change) -> Credential:
+    """Revoke a credential for good: its ciphertext is deleted; `CredentialError` when there is none or it is revoked."""
+    before = _living(db, credential_id)
+    gone = dict.fromkeys(("kek_id", "wrapped_key", "nonce", "ciphertext"))
+    return _changed(db, before, change, "revoke", enabled=False, revoked_at=change.at, **gone)
+
+
+def enable(db: Connection, credential_id: str, enabled: bool, change: Change) -> Credential:
+    """Let a credential be used, or not; `CredentialError` when there is none or it is revoked."""
+    before = _living(db, credential_id)
+    return _changed(db, before, change, "enable" if enabled else "disable", enabled=enabled)
+
+
+def rotate(engine: Engine, keys: EncryptionKeys, change: Change, *, data_keys: bool = False) -> tuple[int, list[str]]:
+    """Wrap every data key by the active key, or with `data_keys` encrypt every secret under a new one.
+
+    How many credentials were rotated, and a sentence for each that could not be, which is left as it was. Safe to run again,
+    and while credentials are used: a reader of the row as it was has all that it needs, as long as the old key is at hand.
+    """
+    with engine.begin() as db:
+        ids = [credential.credential_id for credential in stored(db) if credential.sealed is not None]
+    rotated, problems = 0, []
+    for credential_id in ids:
+        try:
+            rotated += _rotate(engine, keys, credential_id, change, data_keys)
+        except CredentialError as why:
+            problems.append(str(why))
+    return rotated, problems
+
+
+def check_keys(credentials: Iterable[Credential], keys: EncryptionKeys) -> None:
+    """`SettingsError` when a credential is encrypted under a key that is not at hand; for the start of a process."""
+    for credential in credentials:
+        if credential.sealed is not None:
+            try:
+                key_at_hand(keys, credential.binding, credential.sealed.kek_id)
+            except CredentialError as why:
+                raise SettingsError(str(why)) from None
+
+
+def open_key(keys: EncryptionKeys, credential: Credential) -> Key:
+    """The key for one call; `CredentialError` when the credential is revoked, or cannot be decrypted."""
+    if credential.sealed is None:
+        raise CredentialError(f"Credential {credential.credential_id} is revoked; add another one.")
+    return Key(unseal(keys, credential.binding, credential.sealed), credential.name)
+
+
+def audited(db: Connection, change: Change, action: str, before: Credential | None, after: Credential) -> None:
+    """Write down who changed a credential, and how, without anything of its ciphertext, as a change of the registry."""
+    moved = db.execute(update(REGISTRY_VERSION).values(version=REGISTRY_VERSION.c.version + 1)).rowcount
+    if not moved:
+        db.execute(insert(REGISTRY_VERSION).values(id=1, version=1))
+    db.execute(
+        insert(REGISTRY_AUDIT).values(
+            version=select(REGISTRY_VERSION.c.version).scalar_subquery(), changed_at=change.at, changed_by=change.who,
+            action=action, subject=f"credential {after.credential_id}",
+            before=None if before is None else _document(before), after=_document(after),
+        )
+    )  # fmt: skip
+
+
+def _rotate(engine: Engine, keys: EncryptionKeys, credential_id: str, change: Change, data_keys: bool) -> int:
+    """1 when the credential was rotated, 0 when it was revoked meanwhile.
+
+    The key is asked outside of any transaction, so that a slow service locks nothing; a row that changed meanwhile is read again.
+    """
+    for _ in range(TRIES):
+        with engine.begin() as db:
+            before = by_id(db, credential_id)
+        if before.sealed is None:
+            return 0
+        version = before.key_version
+        if data_keys:
+            version += 1
+            binding = Binding(credential_id, before.provider, before.tenant, before.last_four, version)
+            sealed = seal(keys, binding, unseal(keys, before.binding, before.sealed))
+        else:
+            sealed = rewrap(keys, before.binding, before.sealed)
+        with engine.begin() as db:
+            now = by_id(db, credential_id)
+            if now.sealed == before.sealed:
+                _changed(db, now, change, "rotate", rotated_at=change.at, key_version=version, **_sealed(sealed))
+                return 1
+    raise CredentialError(f"Credential {credential_id} was changed {TRIES} times meanwhile; rotate again.")
+
+
+def _living(db: Connection, credential_id: str) -> Credential:
+    found = by_id(db, credential_id)
+    if found.revoked_at is not None:
+        raise CredentialError(f"Credential {credential_id} is revoked already; add another one.")
+    return found
+
+
+def _changed(db: Connection, before: Credential, change: Change, action: str, **values: Any) -> Credential:
+    db.execute(update(CREDENTIALS).where(CREDENTIALS.c.credential_id == before.credential_id).values(values))
+    after = by_id(db, before.credential_id)
+    audited(db, change, action, before, after)
+    return after
+
+
+def _document(credential: Credential) -> dict[str, Any]:
+    """A credential as the audit shows it."""
+    shown = {part.name: getattr(credential, part.name) for part in fields(credential) if part.name != "sealed"}
+    return shown | {"kek_id": credential.sealed.kek_id if credential.sealed is not None else None}
+
+
+def _credential(row: Row[Any]) -> Credential:
+    columns = row._asdict()
+    parts = [columns.pop(part.name) for part in fields(Sealed)]
+    return Credential(**columns, sealed=None if None in parts else Sealed(*parts))
+
+
+def _columns(credential: Credential) -> dict[str, Any]:
+    return _document(credential) | (_sealed(credential.sealed) if credential.sealed is not None else {})
+
+
+def _sealed(sealed: Sealed) -> dict[str, Any]:
+    return {part.name: getattr(sealed, part.name) for part in fields(sealed)}
+
+
+def _check(secret: str) -> None:
+    """`CredentialError` for a secret that no HTTP header carries."""
+    if not secret or len(secret) > MOST_LENGTH:
+        raise CredentialError(f"The secret has {len(secret):,} characters; give 1 to {MOST_LENGTH:,}.")
+    if not (secret.isascii() and secret.isprintable() and " " not in secret):
+        raise CredentialError(
+            "The secret has spaces, line ends or other characters that no HTTP header carries; give the key alone."
+        )

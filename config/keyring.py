@@ -1,0 +1,84 @@
+"""Which key a call is made with: a tenant's own before the platform's, several by weight, a limited one resting."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from config.credentials import Credential, open_key
+from config.key_encryption import EncryptionKeys
+from config.settings import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """A key that a call may be made with; `credential_id` is None for the one of the settings.
+
+    `rests_until` is in the future, in microseconds since 1970, when every key there is rests and this one the shortest.
+    """
+
+    credential_id: str | None
+    owner: Literal["tenant", "platform"]
+    rests_until: int
+    _open: Callable[[], Key | None] = field(repr=False)
+
+    def open(self) -> Key | None:
+        """The key for one call, decrypted now and kept by nobody else; None stands for the one of the settings.
+
+        `config.secrets.CredentialError` when it cannot be decrypted. Asks a service where the key-encryption key is in one.
+        """
+        return self._open()
+
+
+class Keyring:
+    """The credentials that calls are made with, encrypted as they are stored; safe to use from several threads."""
+
+    def __init__(self, keys: EncryptionKeys, credentials: Iterable[Credential] = ()) -> None:
+        self._keys = keys
+        self._rests: dict[str, int] = {}
+        self._held: dict[tuple[str, str | None], tuple[Credential, ...]] = {}
+        self.load(credentials)
+
+    def load(self, credentials: Iterable[Credential]) -> None:
+        """Take these in place of those before, all at once; what rests goes on resting."""
+        held: defaultdict[tuple[str, str | None], list[Credential]] = defaultdict(list)
+        for one in credentials:
+            if one.enabled and one.sealed is not None:
+                held[one.provider, one.tenant].append(one)
+        ids = {one.credential_id for of_owner in held.values() for one in of_owner}
+        for gone in self._rests.keys() - ids:
+            self._rests.pop(gone, None)
+        self._held = {owner: tuple(of_owner) for owner, of_owner in held.items()}
+
+    def pick(self, provider: str, tenant: str, now: int, random: float) -> Picked:
+        """The key for a call of a tenant; `random` is from 0 to below 1.
+
+        A tenant that has keys of its own for the provider is never given the platform's, not even while all of its own rest.
+        """
+        held = self._held
+        owner: Literal["tenant", "platform"] = "tenant"
+        if not (ours := held.get((provider, tenant), ())):
+            owner, ours = "platform", held.get((provider, None), ())
+        if not ours:
+            return Picked(None, "platform", 0, lambda: None)
+        rests = self._rests
+        ready = [one for one in ours if rests.get(one.credential_id, 0) <= now]
+        chosen = _by_weight(ready, random) if ready else min(ours, key=lambda one: rests.get(one.credential_id, 0))
+        keys = self._keys
+        return Picked(chosen.credential_id, owner, rests.get(chosen.credential_id, 0), lambda: open_key(keys, chosen))
+
+    def rest(self, credential_id: str | None, until: int) -> None:
+        """Let a limited credential rest until a time in microseconds since 1970; None, the settings' key, never rests."""
+        if credential_id is not None:
+            self._rests[credential_id] = max(until, self._rests.get(credential_id, 0))
+
+
+def _by_weight(ready: list[Credential], random: float) -> Credential:
+    left = random * sum(one.weight for one in ready)
+    for one in ready:
+        left -= one.weight
+        if left < 0:
+            return one
+    return ready[-1]
