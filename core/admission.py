@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from core.conversation import invalid_messages, invalid_tools, json_of
 from core.errors import error
-from schemas.events import Error, LlmRequest, Message, Parameters
+from core.registry import Capability
+from schemas.events import Error, LlmRequest, Parameters
 
-ROLES = ("system", "user", "assistant", "tool")
-PART_TYPES = ("text", "image", "audio", "file", "tool_call", "tool_result")
-SERVED_PART_TYPES = ("text",)
 EFFORTS = ("minimal", "low", "medium", "high")
 LONGEST_LABEL = 256
 MOST_OUTPUT_TOKENS = 10_000_000
@@ -40,6 +39,26 @@ def provider_and_model(asked: str | None) -> tuple[str, str]:
     return provider, model
 
 
+def needs_of(request: LlmRequest) -> frozenset[Capability]:
+    """What a model must be capable of to serve the request."""
+    needs: set[Capability] = {"text"}
+    for part in (part for message in request["messages"] for part in message["content"]):
+        match part["type"]:
+            case "image" | "audio" | "file" as medium:
+                needs.add(medium)
+            case "tool_call" | "tool_result":
+                needs.add("tools")
+    if request["tools"]:
+        needs.add("tools")
+    if request["parameters"]["response_format"] is not None:
+        needs.add("structured_output")
+    if request["parameters"]["reasoning_effort"] is not None:
+        needs.add("reasoning")
+    if request["stream"]:
+        needs.add("streaming")
+    return frozenset(needs)
+
+
 def _invalid_fields(request: LlmRequest) -> Iterator[tuple[str, object, str]]:
     if not UUID.fullmatch(request["request_id"]):
         yield "request_id", request["request_id"], "a UUID such as 0190163d-8694-739b-aea5-966c26f8ad91"
@@ -58,21 +77,9 @@ def _invalid_fields(request: LlmRequest) -> Iterator[tuple[str, object, str]]:
         yield "created_at", request["created_at"], "a time after 1970"
     if not request["messages"]:
         yield "messages", "empty", "at least one message"
-    for number, message in enumerate(request["messages"]):
-        yield from _invalid_message(f"messages[{number}]", message)
+    yield from invalid_messages(request["messages"])
+    yield from invalid_tools(request)
     yield from _invalid_parameters(request["parameters"])
-
-
-def _invalid_message(name: str, message: Message) -> Iterator[tuple[str, object, str]]:
-    if message["role"] not in ROLES:
-        yield f"{name}.role", message["role"], f"one of {', '.join(ROLES)}"
-    if not message["content"]:
-        yield f"{name}.content", "empty", "at least one part"
-    for number, part in enumerate(message["content"]):
-        if part["type"] not in PART_TYPES:
-            yield f"{name}.content[{number}].type", part["type"], f"one of {', '.join(PART_TYPES)}"
-        if part["type"] == "text" and part["text"] is None:
-            yield f"{name}.content[{number}].text", None, "the text of the part"
 
 
 def _invalid_parameters(p: Parameters) -> Iterator[tuple[str, object, str]]:
@@ -85,13 +92,11 @@ def _invalid_parameters(p: Parameters) -> Iterator[tuple[str, object, str]]:
         yield "parameters.max_output_tokens", p["max_output_tokens"], f"from 1 to {MOST_OUTPUT_TOKENS}"
     if p["reasoning_effort"] is not None and p["reasoning_effort"] not in EFFORTS:
         yield "parameters.reasoning_effort", p["reasoning_effort"], f"one of {', '.join(EFFORTS)}"
+    if p["response_format"] is not None and not isinstance(json_of(p["response_format"]), dict):
+        yield "parameters.response_format", p["response_format"], "a JSON schema in text, which is an object"
 
 
 def _unsupported(request: LlmRequest) -> Iterator[str]:
-    for message in request["messages"]:
-        for part in message["content"]:
-            if part["type"] not in SERVED_PART_TYPES:
-                yield f"Content of type {part['type']}"
     if request["stream"]:
         yield "stream"
 

@@ -8,6 +8,7 @@ import anthropic
 import httpx2
 import orjson
 
+from agents.providers.anthropic_content import messages_of, tools_of
 from agents.providers.base import (
     answer_schema,
     count,
@@ -15,7 +16,6 @@ from agents.providers.base import (
     less,
     system_text,
     terms_text,
-    texts,
     tool_call_part,
     unlike,
     usage_json,
@@ -23,10 +23,11 @@ from agents.providers.base import (
     with_options,
 )
 from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Answer, Api, HttpProvider
+from agents.providers.parts import refuse_unsupported
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
 from core.reply import NO_TOKENS, Reply, text_part
-from schemas.events import ContentPart, LlmCall, Message, Tokens
+from schemas.events import ContentPart, LlmCall, Tokens
 
 RESERVED = frozenset({"model", "messages", "stream", "maxtokens"})
 #: Anthropic's lowest effort is `low` (https://docs.anthropic.com/en/docs/build-with-claude/effort).
@@ -41,18 +42,19 @@ FINISH = {
 
 
 def translate_request(call: LlmCall) -> dict[str, Any]:
-    """The body of `POST /v1/messages`; `ProviderError` for what the API or this version cannot take.
+    """The body of `POST /v1/messages`; `ProviderError` for what the API cannot take.
 
     The API has no seed, so a seed is left out.
     """
+    refuse_unsupported(call, "anthropic")
     request, parameters = call["request"], call["request"]["parameters"]
-    turns = [message for message in request["messages"] if message["role"] != "system"]
     body: dict[str, Any] = {
         "model": call["model"],
         "max_tokens": call["max_output_tokens"],
-        "messages": [_message(message, call["provider"]) for message in turns],
+        "messages": messages_of(request),
+        **tools_of(request),
     }
-    if (system := system_text(request["messages"], call["provider"])) is not None:
+    if (system := system_text(request["messages"])) is not None:
         body["system"] = system
     for name in ("temperature", "top_p"):
         if (value := parameters[name]) is not None:  # type: ignore[literal-required]
@@ -67,12 +69,6 @@ def translate_request(call: LlmCall) -> dict[str, Any]:
     if output:
         body["output_config"] = output
     return with_options(body, call, RESERVED)
-
-
-def _message(message: Message, provider: str) -> dict[str, Any]:
-    parts = texts(message, provider)
-    content = parts[0] if len(parts) == 1 else [{"type": "text", "text": text} for text in parts]
-    return {"role": message["role"], "content": content}
 
 
 def translate_response(body: dict[str, Any]) -> Reply:

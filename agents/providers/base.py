@@ -29,25 +29,9 @@ class Provider(Protocol):
         ...
 
 
-def texts(message: Message, provider: str) -> list[str]:
-    """The texts of a message; `caller_unsupported_feature` for a part or a role that is no text in this version."""
-    if message["role"] == "tool":
-        raise _unsupported("A message of role tool", provider)
-    for part in message["content"]:
-        if part["type"] != "text":
-            raise _unsupported(f"Content of type {part['type']}", provider)
-    return [part["text"] or "" for part in message["content"]]
-
-
-def _unsupported(what: str, provider: str) -> ProviderError:
-    return ProviderError(
-        error("caller_unsupported_feature", f"{what} is not offered for {provider}; leave it out."), "no"
-    )
-
-
-def system_text(messages: list[Message], provider: str) -> str | None:
+def system_text(messages: list[Message]) -> str | None:
     """All system messages as one text with a blank line between them, for providers that take it beside the turns."""
-    found = [text for message in messages if message["role"] == "system" for text in texts(message, provider)]
+    found = [part["text"] or "" for message in messages if message["role"] == "system" for part in message["content"]]
     return "\n\n".join(found) if found else None
 
 
@@ -63,6 +47,8 @@ def with_options(body: dict[str, Any], call: LlmCall, reserved: frozenset[str]) 
     `reserved` holds the names that stand for a field of the request itself or would make a call dearer than what was
     reserved for it, without underscores and in small letters; `caller_invalid_request` when an option has one of them.
     """
+    if call["request"]["tools"]:
+        reserved |= TOOL_OPTIONS
     options = {
         name: _json(f"provider_options[{name!r}]", text) for name, text in call["request"]["provider_options"].items()
     }
@@ -71,6 +57,8 @@ def with_options(body: dict[str, Any], call: LlmCall, reserved: frozenset[str]) 
     return body
 
 
+#: What would replace the request's own tools.
+TOOL_OPTIONS = frozenset({"tools", "toolchoice", "toolconfig", "functions", "functioncall"})
 #: What a call may ask for without becoming dearer than its reservation, by the option's name.
 NOT_DEARER = {
     "servicetier": ("auto", "default", "flex", "standard", "standard_only"),
@@ -88,7 +76,7 @@ def _refuse_reserved(options: Mapping[str, Any], reserved: frozenset[str], path:
             )
             raise ProviderError(error("caller_invalid_request", message), "no")
         if simple in reserved:
-            message = f"{path} may not set {name!r}; use the request's own fields (model, messages, parameters)."
+            message = f"{path} may not set {name!r}; use the request's own fields (model, messages, tools, parameters)."
             raise ProviderError(error("caller_invalid_request", message), "no")
         if name.replace("_", "").lower() == "generationconfig" and isinstance(value, dict):
             _refuse_reserved(value, reserved, f"{path}.{name}")

@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 import re
 
-from agents.providers.base import texts, usage_json
+from agents.providers.base import usage_json
 from agents.providers.failures import failure, status_failure
+from agents.providers.parts import refuse_unsupported
 from config.settings import Key, ProviderSettings
 from core.reply import NO_TOKENS, Reply, text_part
 from schemas.events import LlmCall
@@ -29,8 +30,9 @@ FAIL = re.compile(r"fail-([45]\d\d)")
 
 
 def reply_to(call: LlmCall) -> Reply:
-    """The last message's text as the answer; `ProviderError` for content that is no text."""
-    said = [" ".join(texts(message, call["provider"])) for message in call["request"]["messages"]]
+    """The last message's text as the answer; `ProviderError` for tools and content that is no text."""
+    refuse_unsupported(call, "echo")
+    said = [" ".join(part["text"] or "" for part in message["content"]) for message in call["request"]["messages"]]
     answer = said[-1]
     words = answer.split()
     cut = len(words) > call["max_output_tokens"]

@@ -17,7 +17,6 @@ from agents.providers.base import (
     less,
     system_text,
     terms_text,
-    texts,
     tool_call_part,
     unlike,
     usage_json,
@@ -25,8 +24,11 @@ from agents.providers.base import (
     with_options,
 )
 from agents.providers.exchange import Answer, Api, HttpProvider
+from agents.providers.google_content import contents_of, tools_of
+from agents.providers.parts import refuse_unsupported
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
+from core.features import old_gemini
 from core.reply import NO_TOKENS, Reply, text_part
 from schemas.events import ContentPart, LlmCall, Tokens
 
@@ -41,7 +43,8 @@ REFUSED = frozenset({
 
 
 def translate_request(call: LlmCall) -> dict[str, Any]:
-    """The body of `POST /models/{model}:generateContent`; `ProviderError` for what the API or this version cannot take."""
+    """The body of `POST /models/{model}:generateContent`; `ProviderError` for what the API cannot take."""
+    refuse_unsupported(call, "google")
     request, parameters = call["request"], call["request"]["parameters"]
     config: dict[str, Any] = {"maxOutputTokens": call["max_output_tokens"]}
     for name, ours in (("temperature", "temperature"), ("topP", "top_p"), ("seed", "seed")):
@@ -52,22 +55,12 @@ def translate_request(call: LlmCall) -> dict[str, Any]:
     if (schema := answer_schema(call)) is not None:
         config |= {"responseMimeType": "application/json", "responseJsonSchema": schema}
     if (effort := parameters["reasoning_effort"]) is not None:
-        by_budget = call["model"].startswith(("gemini-2", "models/gemini-2"))
+        by_budget = old_gemini("google", call["model"])
         config["thinkingConfig"] = (
             {"thinkingBudget": BUDGET[effort]} if by_budget else {"thinkingLevel": effort.upper()}
         )
-    body: dict[str, Any] = {
-        "contents": [
-            {
-                "role": "model" if message["role"] == "assistant" else "user",
-                "parts": [{"text": text} for text in texts(message, call["provider"])],
-            }
-            for message in request["messages"]
-            if message["role"] != "system"
-        ],
-        "generationConfig": config,
-    }
-    if (system := system_text(request["messages"], call["provider"])) is not None:
+    body: dict[str, Any] = {"contents": contents_of(call), "generationConfig": config, **tools_of(request)}
+    if (system := system_text(request["messages"])) is not None:
         body["systemInstruction"] = {"parts": [{"text": system}]}
     return with_options(body, call, RESERVED)
 
@@ -87,7 +80,7 @@ def translate_response(body: dict[str, Any]) -> Reply:
         said = candidate.get("finishMessage") or f"finishReason is {reason}"
         used = used_only(usage_of(body), usage, body.get("modelVersion"), body.get("responseId"), terms_of(body))
         raise ProviderError(error("provider_content_refused", f"The answer was blocked: {said}"), "maybe", used)
-    output = tuple(_parts(fields(candidate.get("content"))))
+    output = tuple(_parts(fields(candidate.get("content")), str(body.get("responseId") or "call")))
     finish = FINISH.get(reason, "other")
     return Reply(
         output=output,
@@ -100,14 +93,18 @@ def translate_response(body: dict[str, Any]) -> Reply:
     )
 
 
-def _parts(content: dict[str, Any]) -> list[ContentPart]:
-    """The parts of the answer: neighbouring texts as one, as the API splits them anywhere; thoughts are left out."""
+def _parts(content: dict[str, Any], response_id: str) -> list[ContentPart]:
+    """The parts of the answer: neighbouring texts as one, as the API splits them anywhere; thoughts are left out.
+
+    A function call without an id, as most models make it, gets one of the response's and its place.
+    """
     parts: list[ContentPart] = []
     for part in content.get("parts") or ():
         if "functionCall" in part:
             function = part["functionCall"]
             arguments = orjson.dumps(function.get("args") or {}).decode()
-            parts.append(tool_call_part(function.get("id"), function["name"], arguments))
+            call_id = function.get("id") or f"{response_id}-{len(parts)}"
+            parts.append(tool_call_part(call_id, function["name"], arguments))
         elif part.get("text") and not part.get("thought"):
             if parts and parts[-1]["type"] == "text":
                 parts[-1] = text_part(f"{parts[-1]['text']}{part['text']}")

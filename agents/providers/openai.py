@@ -18,7 +18,6 @@ from agents.providers.base import (
     fields,
     less,
     terms_text,
-    texts,
     tool_call_part,
     unlike,
     usage_json,
@@ -26,22 +25,26 @@ from agents.providers.base import (
     with_options,
 )
 from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Answer, Api, HttpProvider
+from agents.providers.openai_content import messages_of, tools_of
+from agents.providers.parts import refuse_unsupported
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
 from core.reply import NO_TOKENS, Reply, text_part
-from schemas.events import ContentPart, LlmCall, Message, Tokens
+from schemas.events import ContentPart, LlmCall, Tokens
 
 RESERVED = frozenset({"model", "messages", "stream", "n", "maxtokens", "maxcompletiontokens"})
 FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
 
 
 def translate_request(call: LlmCall) -> dict[str, Any]:
-    """The body of `POST /chat/completions`; `ProviderError` for what the API or this version cannot take."""
-    parameters = call["request"]["parameters"]
+    """The body of `POST /chat/completions`; `ProviderError` for what the API cannot take."""
+    refuse_unsupported(call, "openai")
+    request, parameters = call["request"], call["request"]["parameters"]
     body: dict[str, Any] = {
         "model": call["model"],
-        "messages": [_message(message, call["provider"]) for message in call["request"]["messages"]],
+        "messages": messages_of(request),
         "max_completion_tokens": call["max_output_tokens"],
+        **tools_of(request),
     }
     for name in ("temperature", "top_p", "seed", "reasoning_effort"):
         if (value := parameters[name]) is not None:  # type: ignore[literal-required]
@@ -52,12 +55,6 @@ def translate_request(call: LlmCall) -> dict[str, Any]:
         form = {"name": "answer", "schema": schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": form}
     return with_options(body, call, RESERVED)
-
-
-def _message(message: Message, provider: str) -> dict[str, Any]:
-    parts = texts(message, provider)
-    content = parts[0] if len(parts) == 1 else [{"type": "text", "text": text} for text in parts]
-    return {"role": message["role"], "content": content}
 
 
 def translate_response(body: dict[str, Any]) -> Reply:

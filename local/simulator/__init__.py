@@ -18,11 +18,13 @@ part of the prompt. With several, the later key wins. The keys:
   that error, 429 when no `status` is given; Gemini's body says it too. `"retry_after": null` sends a 429 without any.
 - `fault`: `garbage` (200, no JSON), `truncated` (the connection ends in mid body), `reset` (it ends without an answer),
   `hang` (no answer until the client goes away), `empty_choices` (200, nothing in it, zero tokens), `error_in_200` (an
-  error object with status 200), `refusal` (content refused, with usage). `status` beside a fault only chooses the error
-  of `error_in_200`.
+  error object with status 200), `refusal` (content refused, with usage), `off_schema` (an answer, JSON that is not what
+  the schema asks for). `status` beside a fault only chooses the error of `error_in_200`.
 - `times`: only the first N calls with the same `key` get the `status` or `fault` (or the `latency_ms`, where there is
   neither); `key` defaults to a hash of the prompt.
 - `text`: the exact answer text; its tokens are counted from its length.
+- `tool_call`: `{"name": ..., "arguments": {...}}` is called, whatever tools are on offer. Without it a model calls the tool
+  that `tool_choice` names or demands, or the first on offer, until it has a result.
 - `usage`: token counts by class, each replacing its own: `input`, `cached`, `cache_write_5m`, `cache_write_1h`,
   `input_audio`, `output`, `reasoning`, `output_audio`. The classes are disjoint here, so `input` is what was neither cached
   nor audio, and the answer adds them up as its provider does. A class that an API has no field for gets a 400.

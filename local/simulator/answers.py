@@ -7,11 +7,13 @@ from typing import Any
 
 import orjson
 
-from local.simulator.calls import Answer, Finish, Json, Prompt, Refused, Tokens
+from local.simulator.calls import Answer, Finish, Json, Prompt, Refused, Tokens, Tool
 from local.simulator.directives import Directive, with_usage
 from local.simulator.samples import sample
 
 CHARS_PER_TOKEN = 4
+#: JSON that follows none of the schemas that ask for an object.
+OFF_SCHEMA = '["not", "what", "was", "asked"]'
 FEWEST, MOST = 20, 400
 _LOREM = """Lorem ipsum dolor sit amet, consectetur adipiscing elit. Sed do eiusmod tempor incididunt ut labore et dolore
 magna aliqua. Ut enim ad minim veniam, quis nostrud exercitation ullamco. Laboris nisi ut aliquip ex ea commodo consequat.
@@ -47,18 +49,18 @@ def lorem(seed: int, tokens: int) -> str:
 
 
 def answer(prompt: Prompt, directive: Directive, seed: int) -> Answer:
-    """What the model says: the directive's text, a call of the prompt's tool, a value of its schema, or lorem ipsum.
+    """What the model says: the directive's tool call or text, a call of the prompt's tool, a value of its schema, or lorem ipsum.
 
     Never more tokens than the prompt allows, unless the directive sets them; where it would be more, the finish is
     `length`. `Refused` when a schema is none.
     """
-    tool = prompt.tool if directive.text is None else None
-    arguments = _allowed(tool.schema) if tool else {}
-    arguments = arguments if isinstance(arguments, dict) else {}
+    tool, arguments = _tool_call(prompt, directive)
     if tool:
         text, made = "", counted(orjson.dumps(arguments).decode())
     elif directive.text is not None:
         text, made = directive.text, counted(directive.text)
+    elif directive.fault == "off_schema":
+        text, made = OFF_SCHEMA, counted(OFF_SCHEMA)
     elif prompt.schema is not None:
         text = orjson.dumps(_allowed(prompt.schema)).decode()
         made = counted(text)
@@ -71,8 +73,19 @@ def answer(prompt: Prompt, directive: Directive, seed: int) -> Answer:
         text = text if directive.text is not None else text[: made * CHARS_PER_TOKEN]
     if directive.fault == "refusal":
         text, tool, finish = "", None, "refused"
-    tokens = with_usage(Tokens(input_uncached=counted(prompt.text), output_text=made), directive)
+    read = counted(prompt.text) + prompt.media_tokens
+    tokens = with_usage(Tokens(input_uncached=read, input_audio=prompt.audio_tokens, output_text=made), directive)
     return Answer(text, finish, tokens, tool, arguments, usage_shown=not directive.missing_usage)
+
+
+def _tool_call(prompt: Prompt, directive: Directive) -> tuple[Tool | None, Json]:
+    """The tool to call and its arguments, by the directive or the prompt; None where the model answers with text."""
+    if directive.tool_call is not None:
+        return Tool(directive.tool_call["name"], {}), directive.tool_call.get("arguments") or {}
+    if prompt.tool is None or directive.text is not None:
+        return None, {}
+    arguments = _allowed(prompt.tool.schema)
+    return prompt.tool, arguments if isinstance(arguments, dict) else {}
 
 
 def _allowed(schema: Json) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from local.simulator.anthropic_content import check_tool_turns, media_in
 from local.simulator.calls import NO_TOKENS, Answer, Json, Prompt, Refused, Tokens, Tool, Wait, chosen
 from local.simulator.dialect import bearer, content_texts, letters, prompt_text
 
@@ -61,9 +62,12 @@ class AnthropicMessages:
             raise Refused(400, "messages: at least one message is required")
         texts = [text for message in messages for text in _texts(message["content"])]
         text, asked = prompt_text([*content_texts(body.get("system"), ("text",)), *texts])
+        check_tool_turns(messages)
+        media = media_in(messages)
         return Prompt(
-            str(body["model"]), text, asked, body["max_tokens"], _tool(body, messages[-1]["content"]), _schema(body)
-        )
+            str(body["model"]), text, asked, body["max_tokens"], _tool(body, messages[-1]["content"]), _schema(body),
+            media_tokens=media.image_tokens + media.file_tokens,
+        )  # fmt: skip
 
     def answer(self, prompt: Prompt, answer: Answer) -> Json:
         """A `message` of one content block, or none when it is refused."""

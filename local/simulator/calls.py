@@ -48,6 +48,7 @@ class Prompt:
     """One request: its texts without directives, the directives' keys, and what form the answer must have.
 
     `tool` is the tool to call, `schema` the JSON schema of a structured answer; at most `max_tokens` may be made.
+    `media_tokens` are those of images and files, `audio_tokens` those of audio.
     """
 
     model: str
@@ -56,6 +57,8 @@ class Prompt:
     max_tokens: int | None = None
     tool: Tool | None = None
     schema: Json | None = None
+    media_tokens: int = 0
+    audio_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
 from local.simulator.calls import NO_WAIT, Json, Prompt, Refused, Tokens, Wait
 
 OPENING, CLOSING = "[[sim ", "]]"
-FAULTS = ("garbage", "truncated", "reset", "hang", "empty_choices", "error_in_200", "refusal")
+FAULTS = ("garbage", "truncated", "reset", "hang", "empty_choices", "error_in_200", "refusal", "off_schema")
 TOKEN_KEYS = {
     "input": "input_uncached", "cached": "cache_read", "cache_write_5m": "cache_write_5m",
     "cache_write_1h": "cache_write_1h", "input_audio": "input_audio", "output": "output_text",
     "reasoning": "reasoning", "output_audio": "output_audio",
 }  # fmt: skip
 WAITS = ("retry_after", "retry_after_ms", "retry_after_date")
-KEYS = frozenset({"latency_ms", "status", "times", "key", "fault", "usage", "missing_usage", "text", *WAITS})
+KEYS = frozenset(
+    {"latency_ms", "status", "times", "key", "fault", "usage", "missing_usage", "text", "tool_call", *WAITS}
+)
 SPOILING = frozenset({"status", "fault", "times", "key", *WAITS})
 MOST_KEYS = 1_000_000
 _DECODER = json.JSONDecoder()
@@ -35,6 +37,7 @@ class Directive:
     usage: dict[str, int] = field(default_factory=dict)
     missing_usage: bool = False
     text: str | None = None
+    tool_call: Json | None = None
 
 
 ORDINARY = Directive()
@@ -92,7 +95,7 @@ class Directives:
             return directive
         faulty = directive.status is not None or directive.fault is not None
         latency = directive.latency_ms if faulty else None
-        return Directive(latency, None, NO_WAIT, None, directive.usage, directive.missing_usage, directive.text)
+        return replace(directive, latency_ms=latency, status=None, wait=NO_WAIT, fault=None)
 
     def _over(self, key: str, times: int) -> bool:
         seen = self._seen.get(key, 0) + 1
@@ -122,6 +125,11 @@ def _checked(asked: Json) -> Directive:
         raise Refused(400, f"The simulator knows no fault {fault!r}; it must be one of {', '.join(FAULTS)}.")
     if text is not None and not isinstance(text, str):
         raise Refused(400, f"The simulator's text is {text!r}; it must be a string.")
+    tool_call = asked.get("tool_call")
+    if tool_call is not None and not (isinstance(tool_call, dict) and isinstance(tool_call.get("name"), str)):
+        raise Refused(
+            400, f'The simulator\'s tool_call is {tool_call!r}; it must be {{"name": ..., "arguments": {{...}}}}.'
+        )
     times = asked.get("times")
     if times is not None and (type(times) is not int or times < 0):
         raise Refused(400, f"The simulator's times is {times!r}; it must be a whole number.")
@@ -133,6 +141,7 @@ def _checked(asked: Json) -> Directive:
         usage=_usage(asked.get("usage") or {}),
         missing_usage=bool(asked.get("missing_usage")),
         text=text,
+        tool_call=tool_call,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import orjson
 
 from local.simulator.calls import NO_TOKENS, Answer, Json, Prompt, Refused, Tokens, Tool, Wait, chosen
 from local.simulator.dialect import bearer, hexadecimal, letters, prompt_text, whole_number
+from local.simulator.gemini_content import check_tool_turns, field, media_in
 
 SERVICE = "generativelanguage.googleapis.com"
 MODELS = {
@@ -40,7 +40,6 @@ NO_KEY = (
 BAD_KEY = NO_KEY.replace("is missing required authentication credential", "had invalid authentication credentials")
 REASONS = {NO_KEY: "CREDENTIALS_MISSING", BAD_KEY: "ACCESS_TOKEN_TYPE_UNSUPPORTED"}
 FINISH = {"stop": "STOP", "tool": "STOP", "length": "MAX_TOKENS", "refused": "SAFETY"}
-_SNAKE = re.compile(r"([A-Z])").sub
 
 
 class Gemini:
@@ -62,14 +61,16 @@ class Gemini:
         name, _, method = (model or "").rpartition(":")
         if method != "generateContent":
             raise Refused(400, f"The simulator does not answer {method}; call generateContent, which does not stream.")
-        contents = _field(body, "contents")
+        contents = field(body, "contents")
         if not contents:
             raise Refused(400, "* GenerateContentRequest.contents: contents is not specified\n")
-        system = _field(body, "systemInstruction")
+        system = field(body, "systemInstruction")
         spoken = [system, *contents] if system else contents
         text, asked = prompt_text(text for content in spoken for part in content["parts"] for text in _texts(part))
-        config = _field(body, "generationConfig") or {}
-        after_result = any(_field(part, "functionResponse") for part in contents[-1]["parts"])
+        config = field(body, "generationConfig") or {}
+        check_tool_turns(contents, name)
+        media = media_in(contents)
+        after_result = any(field(part, "functionResponse") for part in contents[-1]["parts"])
         return Prompt(
             name,
             text,
@@ -77,6 +78,8 @@ class Gemini:
             whole_number(config, "maxOutputTokens", "max_output_tokens"),
             _tool(body, after_result),
             _schema(config),
+            media_tokens=media.image_tokens + media.file_tokens,
+            audio_tokens=media.audio_tokens,
         )
 
     def answer(self, prompt: Prompt, answer: Answer) -> Json:
@@ -127,39 +130,34 @@ class Gemini:
         ]}  # fmt: skip
 
 
-def _field(body: Json, name: str) -> Any:
-    """The field under its own name or in snake case, which ProtoJSON takes too and Google's SDK mixes in."""
-    return body[name] if name in body else body.get(_SNAKE(r"_\1", name).lower())
-
-
 def _texts(part: Json) -> list[str]:
-    if (result := _field(part, "functionResponse")) is not None:
+    if (result := field(part, "functionResponse")) is not None:
         return [orjson.dumps(result.get("response")).decode()]
     return [part["text"]] if "text" in part else []
 
 
 def _tool(body: Json, after_result: bool) -> Tool | None:
-    calling = _field(_field(body, "toolConfig") or {}, "functionCallingConfig") or {}
+    calling = field(field(body, "toolConfig") or {}, "functionCallingConfig") or {}
     mode = calling.get("mode", "AUTO")
     if mode == "NONE":
         return None
     tools = [
         Tool(
             function["name"],
-            _field(function, "parametersJsonSchema") or function.get("parameters") or {"type": "object"},
+            field(function, "parametersJsonSchema") or function.get("parameters") or {"type": "object"},
         )
         for tool in body.get("tools") or ()
-        for function in _field(tool, "functionDeclarations") or ()
+        for function in field(tool, "functionDeclarations") or ()
     ]
-    name = next(iter(_field(calling, "allowedFunctionNames") or ()), None)
+    name = next(iter(field(calling, "allowedFunctionNames") or ()), None)
     return chosen(tools, name, after_result, must=mode == "ANY")
 
 
 def _schema(config: Json) -> Json | None:
-    schema: Any = _field(config, "responseJsonSchema") or _field(config, "responseSchema")
+    schema: Any = field(config, "responseJsonSchema") or field(config, "responseSchema")
     if isinstance(schema, dict):
         return schema
-    if _field(config, "responseMimeType") == "application/json":
+    if field(config, "responseMimeType") == "application/json":
         return {"type": "object", "properties": {"answer": {"type": "string"}}}
     return None
 

@@ -10,6 +10,7 @@ import orjson
 from local.simulator.calls import NO_TOKENS, Answer, Json, Prompt, Refused, Tokens, Tool, chosen
 from local.simulator.dialect import content_texts, letters, prompt_text, whole_number
 from local.simulator.openai_api import OpenAI, model_of, tools_of
+from local.simulator.openai_content import check_tool_turns, media_in
 
 FINISH = {"stop": "stop", "length": "length", "tool": "tool_calls", "refused": "content_filter"}
 
@@ -33,11 +34,15 @@ class OpenAIChat(OpenAI):
             raise Refused(400, "The simulator makes one choice; leave out 'n'.", code="unsupported_value", param="n")
         texts = [text for message in messages for text in content_texts(message.get("content"), ("text", "refusal"))]
         text, asked = prompt_text(texts)
+        check_tool_turns(messages)
+        media = media_in(messages)
         return Prompt(
             model, text, asked,
             max_tokens=whole_number(body, "max_completion_tokens", "max_tokens"),
             tool=_tool(body, messages[-1]["role"] == "tool"),
             schema=_schema(body.get("response_format")),
+            media_tokens=media.image_tokens + media.file_tokens,
+            audio_tokens=media.audio_tokens,
         )  # fmt: skip
 
     def answer(self, prompt: Prompt, answer: Answer) -> Json:

@@ -77,7 +77,7 @@ def _answered(
     body = orjson.dumps(dialect.answer(prompt, made))
     result = Reply(200, sent, body, "garbled", latency_ms, model=prompt.model)
     match directive.fault:
-        case None | "refusal":
+        case None | "refusal" | "off_schema":
             result.outcome, result.tokens = "answered", made.tokens
             result.cost_nano_usd = cost_nano_usd(dialect.provider, prompt.model, made.tokens)
         case "garbage":

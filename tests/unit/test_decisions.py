@@ -62,7 +62,6 @@ def test_an_invalid_field_is_refused_by_name_and_value(changes: dict[str, Any], 
 @pytest.mark.parametrize(
     ("changes", "name"),
     [
-        ({"messages": messages(type="image")}, "image"),
         ({"stream": True}, "stream"),
     ],
 )

@@ -209,18 +209,6 @@ def test_options_and_schemas_must_be_json(name: str, bad: dict[str, Any]) -> Non
     assert "metadata" in refused.value.error["message"] or "response_format" in refused.value.error["message"]
 
 
-@pytest.mark.parametrize("name", APIS)
-@pytest.mark.parametrize("kind", ["image", "audio", "file", "tool_call", "tool_result"])
-def test_parts_that_are_no_text_are_refused_by_name(name: str, kind: str) -> None:
-    """What this version cannot carry is refused before anything is sent."""
-    part = text_part("x")
-    part["type"] = kind
-    with pytest.raises(ProviderError) as refused:
-        APIS[name].translate_request(llm_call(name, messages=[Message(role="user", content=[part])]))
-    assert refused.value.error["code"] == "caller_unsupported_feature"
-    assert kind in refused.value.error["message"]
-
-
 REFUSALS: list[tuple[str, dict[str, Any], str, bool]] = [
     ("openai", {"choices": [{"message": {"content": None, "refusal": "I can't."}, "finish_reason": "stop"}],
                 "usage": {"prompt_tokens": 3, "completion_tokens": 4}}, "maybe", True),

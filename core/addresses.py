@@ -1,0 +1,68 @@
+"""Which URLs may be handed to a provider: public ones over HTTP, without credentials."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+LONGEST_URL = 2_048
+#: Names that only a private network resolves (RFC 6761, RFC 6762, RFC 8375, RFC 6762 appendix G, ICANN's .internal of 2024).
+PRIVATE_NAMES = ("localhost", "local", "home.arpa", "internal", "intranet", "lan", "home", "corp", "private")
+HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+def url_problem(url: str) -> tuple[str, str] | None:
+    """What of a URL cannot be handed on, and what it must be instead; None for one that can.
+
+    Only its scheme or host is repeated: paths and queries of signed URLs are secrets.
+    """
+    # Browsers and SDKs drop line ends and read a backslash as a slash, so such a URL means another host than it seems to.
+    if len(url) > LONGEST_URL or re.search(r"[^!-~]|\\", url):
+        return f"a text of {len(url)} characters", (
+            f"a URL of at most {LONGEST_URL} printable ASCII characters, without spaces and backslashes"
+        )
+    try:
+        parts = urlsplit(url)
+        host, scheme, _ = (parts.hostname or "").rstrip("."), parts.scheme, parts.port
+    except ValueError:
+        return "a malformed URL", "a URL such as https://example.com/picture.png"
+    if scheme not in ("http", "https"):
+        return f"a URL with scheme {scheme!r}", "a URL over http or https"
+    if "@" in parts.netloc:
+        return f"a URL of {host!r} with credentials", "a URL without user name and password"
+    if not _public(host):
+        return f"a URL of {host!r}", "a URL of a public host: private addresses are not read on a caller's behalf"
+    return None
+
+
+def _public(host: str) -> bool:
+    if ":" in host:
+        return _public_v6(host)
+    if not HOST.fullmatch(host):
+        return False
+    names = host.lower().split(".")
+    if names[-1].isdigit() or names[-1].startswith("0x"):
+        # A number at the end makes it an IPv4 address, of which 0x7f.1, 0177.0.0.1 and 2130706433 are other spellings.
+        try:
+            return _routed(ipaddress.IPv4Address(host))
+        except ValueError:
+            return False
+    private = any(f".{host.lower()}".endswith(f".{name}") for name in PRIVATE_NAMES)
+    return len(names) > 1 and not private
+
+
+def _public_v6(host: str) -> bool:
+    try:
+        address = ipaddress.IPv6Address(host)
+    except ValueError:
+        return False
+    # Of the prefixes that carry an IPv4 address inside, 64:ff9b::/96 is NAT64's (RFC 6052).
+    inner = address.ipv4_mapped or address.sixtofour
+    if address in ipaddress.IPv6Network("64:ff9b::/96"):
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return _routed(address) and (inner is None or _routed(inner))
+
+
+def _routed(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return address.is_global and not address.is_multicast
