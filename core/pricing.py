@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Literal, cast
 
-from schemas.events import Costs, CostStatus, LlmRequest, Tokens
+from core.bounds import media_tokens, text_tokens
+from core.errors import error
+from schemas.events import Costs, CostStatus, Error, LlmRequest, Tokens
 
 TokenClass = Literal[
     "input_uncached", "cache_read", "cache_write_5m", "cache_write_1h",
@@ -103,23 +105,56 @@ def nano_usd(tokens: int, usd_per_mtok: Decimal) -> int:
     return int((tokens * usd_per_mtok * NANO_PER_TOKEN).to_integral_value(ROUND_HALF_EVEN))
 
 
-def upper_bound(request: LlmRequest, max_output_tokens: int, price: Price | None) -> int | None:
-    """The most that one call for this request can cost, in nano-USD; None without a price.
+def upper_bound(
+    request: LlmRequest,
+    kind: str,
+    model: str,
+    max_output_tokens: int,
+    price: Price | None,
+    context_tokens: int | None = None,
+) -> int | None:
+    """The most that one call for this request can cost at a provider of this kind, in nano-USD; None without a price.
 
-    A token is at least one byte of UTF-8, so the bytes of the text bound the input tokens; each message adds
-    `TOKENS_PER_MESSAGE` for the provider's own framing. The dearest input and output class of the model are taken.
+    The dearest input and output class of the model are taken. ValueError where nothing bounds the request's media, which
+    `unbounded_by` refuses.
     """
     if price is None:
         return None
-    text = sum(len((part["text"] or "").encode()) for m in request["messages"] for part in m["content"])
-    schema = len((request["parameters"]["response_format"] or "").encode())
-    input_tokens = text + schema + TOKENS_PER_MESSAGE * (len(request["messages"]) + 1)
+    media = media_tokens(request, kind, model, context_tokens)
+    if media is None:
+        raise ValueError(f"No bound is known for the media of request {request['request_id']} at {kind}/{model}.")
+    input_tokens = text_tokens(request) + media
     dearest_in = max(price.usd_per_mtok(name, input_tokens) or Decimal(0) for name in INPUT_CLASSES)
     dearest_out = max(price.usd_per_mtok(name, input_tokens) or Decimal(0) for name in OUTPUT_CLASSES)
     return nano_usd(input_tokens, dearest_in) + nano_usd(max_output_tokens, dearest_out)
 
 
-TOKENS_PER_MESSAGE = 16
+def unbounded_by(
+    request: LlmRequest,
+    provider: str,
+    kind: str,
+    model: str,
+    price: Price | None,
+    context_tokens: int | None = None,
+) -> Error | None:
+    """Why nothing can be reserved for a request at a priced model, as its caller's error; None where something can.
+
+    Without a price nothing is reserved, and nothing refused.
+    """
+    if price is None:
+        return None
+    media = {part["type"] for message in request["messages"] for part in message["content"]} & {
+        "image",
+        "audio",
+        "file",
+    }
+    if media_tokens(request, kind, model, context_tokens) is None:
+        what = f"The cost of content of type {' or '.join(sorted(media))} has no known bound with {provider}/{model}"
+    elif "audio" in media and price.usd_per_mtok("input_audio", 0) is None:
+        what = f"Content of type audio has no price with {provider}/{model}"
+    else:
+        return None
+    return error("caller_unsupported_feature", f"{what}; leave it out or ask for another model.")
 
 
 def total_cost(costs: list[tuple[int | None, CostStatus]]) -> tuple[int | None, CostStatus]:

@@ -91,7 +91,7 @@ def test_the_reservation_is_never_below_the_cost() -> None:
     text = len("Warum ist der Himmel blau? 🌤".encode())
     for provider, model in (("openai", "gpt-5-mini"), ("anthropic", "claude-sonnet-4-5"), ("google", "gemini-2.5-pro")):
         found = price_on(provider, model, DAY)
-        bound = upper_bound(asked, 500, found)
+        bound = upper_bound(asked, provider, model, 500, found)
         assert bound is not None
         for name in TOKEN_CLASSES:
             most = text if "input" in name or "cache" in name else 500

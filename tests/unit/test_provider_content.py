@@ -233,14 +233,14 @@ def conversations(draw: st.DrawFn) -> list[Message]:
     return [*made, turn("user", text_part(draw(WORDS)))]
 
 
-def read_by_simulator(name: str, body: dict[str, Any]) -> Prompt:
+def read_by_simulator(name: str, model: str, body: dict[str, Any]) -> Prompt:
     """What the simulator's dialect of the provider, which checks as the real API does, makes of a body."""
     body = orjson.loads(orjson.dumps(body))
     match name:
         case "anthropic":
             return AnthropicMessages().read({"Anthropic-Version": "2023-06-01"}, body, None)
         case "google":
-            return Gemini().read({}, body, "gemini-3-pro-preview:generateContent")
+            return Gemini().read({}, body, f"{model}:generateContent")
         case _:
             return OpenAIChat().read({}, body, None)
 
@@ -260,7 +260,7 @@ def test_every_admitted_conversation_is_refused_by_name_or_accepted(
         with pytest.raises(ProviderError, match=name):
             APIS[name].translate_request(made)
         return
-    prompt = read_by_simulator(name, APIS[name].translate_request(made))
+    prompt = read_by_simulator(name, made["model"], APIS[name].translate_request(made))
     spoken = [part["text"] for message in messages for part in message["content"] if part["type"] == "text"]
     assert all((text or "").strip() in prompt.text for text in spoken)
     kinds = {part["type"] for message in messages for part in message["content"]}
