@@ -10,11 +10,12 @@ import orjson
 
 from config.prices import Catalogue, Prices
 from core.asked import asked
-from core.pricing import upper_bound
+from core.features import unsupported_by
+from core.pricing import Price, unbounded_by, upper_bound
 from core.registry import Model, Registry, following
 from core.routing import Choice, Conditions, NoChoice, Router
 from core.standing import Standing
-from schemas.events import Candidate, LlmCall, LlmRequest, ReplyTo
+from schemas.events import Candidate, Error, LlmCall, LlmRequest, ReplyTo
 
 DAY_US = 86_400_000_000
 #: The fields of a call that follow from the registry as it was; they are kept, so that a repetition is the same call.
@@ -62,10 +63,18 @@ class Planner:
         prices = self._prices()
         output = request["parameters"]["max_output_tokens"] or self._default_output
 
-        def bound(model: Model) -> int | None:
-            return upper_bound(request, output, prices.on(model.provider, model.name, now // DAY_US))
+        def price(model: Model) -> Price | None:
+            return prices.on(model.provider, model.name, now // DAY_US)
 
-        choice = self._router().choose(asked(request, output, now), Conditions(bound, self._standings()))
+        def bound(model: Model) -> int | None:
+            kind = prices.kind(model.provider)
+            return upper_bound(request, kind, model.name, output, price(model), model.context_tokens)
+
+        def refusal(model: Model) -> Error | None:
+            of = request, model.provider, prices.kind(model.provider), model.name
+            return unsupported_by(*of) or unbounded_by(*of, price(model), model.context_tokens)
+
+        choice = self._router().choose(asked(request, output, now), Conditions(bound, self._standings(), refusal))
         if isinstance(choice, NoChoice):
             return choice
         return _plan(choice, output, prompt_version, repair)

@@ -143,11 +143,15 @@ class Prices:
             if model.price_override is not None
         }
 
+    def kind(self, provider: str) -> str:
+        """The API that a provider speaks."""
+        return self._kinds.get(provider, provider)
+
     def on(self, provider: str, model: str, day: int) -> Price | None:
         """A model's price on a day (counted from 1970-01-01), None where nobody knows it."""
         if (override := self._overrides.get((provider, model))) is not None:
             return Price(override, OVERRIDE, day)
-        return price_on(self._kinds.get(provider, provider), model, day)
+        return price_on(self.kind(provider), model, day)
 
 
 class Catalogue:

@@ -32,16 +32,21 @@ EVERYTHING: frozenset[Capability] = frozenset(get_args(Capability))
 NAMED = 5
 
 
+def _takes_all(_: Model) -> Error | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """What is known beside the registry.
 
-    `standings` are by provider and by `provider/model`; a model has the worse of both. `bound` is the most that
-    one call of this request to a model can cost, in nano-USD, None without a price.
+    `standings` are by provider and by `provider/model`; a model has the worse of both. `bound` is the most that one call of this request
+    to a model can cost, in nano-USD, None without a price. `refusal` says what of the request a model's API cannot take.
     """
 
     bound: Callable[[Model], int | None]
     standings: Mapping[str, Standing] = field(default_factory=dict)
+    refusal: Callable[[Model], Error | None] = _takes_all
 
     def standing(self, model: Model) -> Standing:
         """How a model does, its provider considered."""
@@ -124,17 +129,25 @@ class Router:
             return NoChoice(self._unknown(asked.model))
         options: list[Option] = []
         dropped: list[Decision] = []
+        refusals: list[Error] = []
         for name, place, weight, model in self._considered(targets, asked):
             if model is None:
                 dropped.append(_dropped(name, "it is not known here"))
             elif (why := self._obstacle(model, asked, route)) is not None:
                 dropped.append(_dropped(name, why))
+            elif (refusal := _lacking(model, asked) or conditions.refusal(model)) is not None:
+                refusals.append(refusal)
+                dropped.append(_dropped(name, refusal["message"].rstrip(".")))
             elif (dear := _too_dear(bound := conditions.bound(model), asked.max_cost_nano_usd)) is not None:
                 dropped.append(_dropped(name, dear))
             else:
                 options.append(Option(model, place, weight, conditions.standing(model), bound))
         if not options:
-            return NoChoice(_no_candidate(asked, route, dropped), route, tuple(dropped))
+            # Where the request itself is what every model refuses, it is told so in the words of the first.
+            failure = (
+                refusals[0] if refusals and len(refusals) == len(dropped) else _no_candidate(asked, route, dropped)
+            )
+            return NoChoice(failure, route, tuple(dropped))
         return _ordered(options, dropped, asked, route)
 
     def _route(self, asked: Asked) -> Route | None:
@@ -174,8 +187,6 @@ class Router:
             return f"provider {model.provider} is disabled"
         if not model.enabled:
             return "the model is disabled"
-        if not asked.needs <= model.capabilities:
-            return f"no {', '.join(sorted(asked.needs - model.capabilities))}"
         wanted = asked.input_tokens + asked.max_output_tokens
         if model.context_tokens is not None and wanted > model.context_tokens:
             return (
@@ -191,6 +202,16 @@ class Router:
         nearest = self._nearest(asked) or difflib.get_close_matches(asked, self._named, n=3, cutoff=0.5)
         hint = f"the nearest known are {', '.join(nearest)}" if nearest else "name one as provider/model"
         return error("caller_unknown_model", f"Model {asked!r} is not known here; {hint}.")
+
+
+def _lacking(model: Model, asked: Asked) -> Error | None:
+    """What the request needs and the model cannot do."""
+    if asked.needs <= model.capabilities:
+        return None
+    what = ", ".join(sorted(asked.needs - model.capabilities))
+    return error(
+        "caller_unsupported_feature", f"Model {model.full_name} has no {what}; leave it out, or ask for another model."
+    )
 
 
 def _too_dear(bound: int | None, most: int | None) -> str | None:
