@@ -293,7 +293,6 @@ def test_a_route_holds_from_its_first_moment_until_before_its_last() -> None:
     [
         ({"enabled": False}, {}, {}, "the model is disabled"),
         ({}, {"enabled": False}, {}, "provider p is disabled"),
-        ({}, {}, {"needs": frozenset({"text", "image"})}, "no image"),
         ({"context_tokens": 8_000}, {}, {"input_tokens": 7_000, "max_output_tokens": 1_001}, "context of 8,000"),
         ({}, {}, {"max_cost_nano_usd": 999_999}, "may cost 0.001000 USD, and the request may cost 0.001000 USD"),
     ],
@@ -307,6 +306,17 @@ def test_a_dropped_model_is_named_with_its_reason(
     assert isinstance(made, NoChoice)
     assert made.error["code"] == "policy_no_candidate"
     assert "p/a" in made.error["message"] and says in made.error["message"], made.error["message"]
+
+
+def test_a_request_that_no_model_can_take_is_told_what_to_leave_out() -> None:
+    """Where the request itself is at fault its caller hears so, whether the registry or the model's API says it."""
+    seeing = ask(model="p/a", needs=frozenset({"text", "image"}))
+    made = router(model("a")).choose(seeing, conditions({"a": 1}))
+    assert isinstance(made, NoChoice)
+    assert (made.error["code"], "no image" in made.error["message"]) == ("caller_unsupported_feature", True)
+    refused = error("caller_unsupported_feature", "Content of type audio is not offered by p; leave it out.")
+    made = router(model("a")).choose(ask(model="p/a"), replace(conditions({"a": 1}), refusal=lambda _: refused))
+    assert isinstance(made, NoChoice) and made.error == refused
 
 
 def test_a_model_without_a_price_cannot_be_cheap_enough() -> None:
