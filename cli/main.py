@@ -25,6 +25,7 @@ COMMANDS = {
     "replay": "send the records behind the dead letters again, each to where it came from, once",
     "reprice": "bring the cost of past calls to another price, as adjustments on the usage topic",
     "grant-reader": "print or apply the SQL that lets somebody read one tenant's rows",
+    "keys": "store, list, revoke and rotate the providers' keys, encrypted, and make the key that encrypts them",
     "migrate": "create topics, tables and registered schemas; safe to run again",
     "chaos": "kill, freeze and cut off every part of a local stack under load, and prove that nothing was lost",
     "demo": "run 300 requests through a local stack and prove that nothing was lost",

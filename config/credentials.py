@@ -9,15 +9,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 
 from config.credential_models import CREDENTIALS
 from config.key_encryption import EncryptionKeys
-from config.registry_models import REGISTRY_AUDIT, REGISTRY_VERSION
+from config.registry_store import Difference, audited, take_version
 from config.secrets import Binding, CredentialError, Sealed, key_at_hand, rewrap, seal, unseal
 from config.settings import Key, SettingsError
+
+Action = Literal["add", "update", "remove"]
 
 #: Shorter secrets show nothing of themselves.
 LEAST_TO_SHOW = 16
@@ -92,8 +94,9 @@ def add(db: Connection, keys: EncryptionKeys, new: NewCredential, secret: str, c
         1,
         sealed,
     )
+    version = take_version(db)
     db.execute(insert(CREDENTIALS).values(_columns(stored)))
-    audited(db, change, "add", None, stored)
+    _audit(db, version, change, "add", None, stored)
     return stored
 
 
@@ -116,13 +119,13 @@ def revoke(db: Connection, credential_id: str, change: Change) -> Credential:
     """Revoke a credential for good: its ciphertext is deleted; `CredentialError` when there is none or it is revoked."""
     before = _living(db, credential_id)
     gone = dict.fromkeys(("kek_id", "wrapped_key", "nonce", "ciphertext"))
-    return _changed(db, before, change, "revoke", enabled=False, revoked_at=change.at, **gone)
+    return _changed(db, before, change, "remove", enabled=False, revoked_at=change.at, **gone)
 
 
 def enable(db: Connection, credential_id: str, enabled: bool, change: Change) -> Credential:
     """Let a credential be used, or not; `CredentialError` when there is none or it is revoked."""
     before = _living(db, credential_id)
-    return _changed(db, before, change, "enable" if enabled else "disable", enabled=enabled)
+    return _changed(db, before, change, "update", enabled=enabled)
 
 
 def rotate(engine: Engine, keys: EncryptionKeys, change: Change, *, data_keys: bool = False) -> tuple[int, list[str]]:
@@ -159,20 +162,6 @@ def open_key(keys: EncryptionKeys, credential: Credential) -> Key:
     return Key(unseal(keys, credential.binding, credential.sealed), credential.name)
 
 
-def audited(db: Connection, change: Change, action: str, before: Credential | None, after: Credential) -> None:
-    """Write down who changed a credential, and how, without anything of its ciphertext, as a change of the registry."""
-    moved = db.execute(update(REGISTRY_VERSION).values(version=REGISTRY_VERSION.c.version + 1)).rowcount
-    if not moved:
-        db.execute(insert(REGISTRY_VERSION).values(id=1, version=1))
-    db.execute(
-        insert(REGISTRY_AUDIT).values(
-            version=select(REGISTRY_VERSION.c.version).scalar_subquery(), changed_at=change.at, changed_by=change.who,
-            action=action, subject=f"credential {after.credential_id}",
-            before=None if before is None else _document(before), after=_document(after),
-        )
-    )  # fmt: skip
-
-
 def _rotate(engine: Engine, keys: EncryptionKeys, credential_id: str, change: Change, data_keys: bool) -> int:
     """1 when the credential was rotated, 0 when it was revoked meanwhile.
 
@@ -193,7 +182,7 @@ def _rotate(engine: Engine, keys: EncryptionKeys, credential_id: str, change: Ch
         with engine.begin() as db:
             now = by_id(db, credential_id)
             if now.sealed == before.sealed:
-                _changed(db, now, change, "rotate", rotated_at=change.at, key_version=version, **_sealed(sealed))
+                _changed(db, now, change, "update", rotated_at=change.at, key_version=version, **_sealed(sealed))
                 return 1
     raise CredentialError(f"Credential {credential_id} was changed {TRIES} times meanwhile; rotate again.")
 
@@ -205,11 +194,21 @@ def _living(db: Connection, credential_id: str) -> Credential:
     return found
 
 
-def _changed(db: Connection, before: Credential, change: Change, action: str, **values: Any) -> Credential:
+def _changed(db: Connection, before: Credential, change: Change, action: Action, **values: Any) -> Credential:
+    version = take_version(db)
     db.execute(update(CREDENTIALS).where(CREDENTIALS.c.credential_id == before.credential_id).values(values))
     after = by_id(db, before.credential_id)
-    audited(db, change, action, before, after)
+    _audit(db, version, change, action, before, after)
     return after
+
+
+def _audit(
+    db: Connection, version: int, change: Change, action: Action, before: Credential | None, after: Credential
+) -> None:
+    """A change of a credential is one of the registry's; nothing of a ciphertext is in it."""
+    was = None if before is None else _document(before)
+    difference = Difference(action, f"credential {after.credential_id}", was, _document(after))
+    audited(db, version, (difference,), change.who, change.at)
 
 
 def _document(credential: Credential) -> dict[str, Any]:

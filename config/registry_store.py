@@ -93,16 +93,21 @@ def change(
     One change at a time: others wait for the end of the transaction. `by` is who asked for it, `now` in microseconds since
     1970; both stand in the audit.
     """
-    version = _take_version(db)
+    version = take_version(db)
     before = contents_of(db)
     after = edit(before)
     found = differences(before, after)
     check(before, after)
     if not found:
         return Changed(version, ())
+    _write(db, before, after)
+    return audited(db, version, found, by, now)
+
+
+def audited(db: Connection, version: int, found: tuple[Difference, ...], by: str, now: int) -> Changed:
+    """Write down what a change did, and make the registry one version newer than `version`, which was taken before."""
     version += 1
     db.execute(update(REGISTRY_VERSION).values(version=version))
-    _write(db, before, after)
     db.execute(
         insert(REGISTRY_AUDIT),
         [
@@ -116,7 +121,7 @@ def change(
     return Changed(version, found)
 
 
-def _take_version(db: Connection) -> int:
+def take_version(db: Connection) -> int:
     """The version, its row locked until the end of the transaction."""
     dialect = postgresql if db.dialect.name == "postgresql" else sqlite
     db.execute(dialect.insert(REGISTRY_VERSION).values(id=1, version=0).on_conflict_do_nothing())

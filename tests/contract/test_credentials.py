@@ -127,7 +127,7 @@ def test_every_change_is_audited(engine: Engine) -> None:
         rows = db.execute(select(REGISTRY_AUDIT).order_by(REGISTRY_AUDIT.c.id)).all()
         assert db.execute(select(REGISTRY_VERSION.c.version)).scalar_one() == 5
     assert [(row.version, row.changed_by, row.action) for row in rows] == [
-        (1, "ana", "add"), (2, "bo", "disable"), (3, "bo", "enable"), (4, "bo", "rotate"), (5, "bo", "revoke"),
+        (1, "ana", "add"), (2, "bo", "update"), (3, "bo", "update"), (4, "bo", "update"), (5, "bo", "remove"),
     ]  # fmt: skip
     assert {row.subject for row in rows} == {f"credential {made.credential_id}"}
     assert rows[0].before is None

@@ -1,0 +1,172 @@
+"""`millstream keys`: what it stores, shows and refuses, and that it never repeats a secret."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import sys
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from cli.main import main
+from config.credentials import Credential, open_key, stored
+from config.database import create_tables, open_database, reading
+from config.key_encryption import encryption_keys, new_local_key
+from config.settings import settings
+from local.processes import wait_until
+
+SECRET = "sk-planted-0123456789-abcd"
+
+
+class Deployment:
+    """A folder with a database and a key file, which this process's settings name."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.file = folder / "keys"
+        self.file.write_text(new_local_key("first") + "\n")
+        url = f"sqlite:///{folder}/ledger.db"
+        for name, value in (
+            ("DATABASE_URL", url), ("KEY_ENCRYPTION", f"file:{self.file}"), ("CONFIG", str(folder / "none.toml")),
+        ):  # fmt: skip
+            monkeypatch.setenv(f"MILLSTREAM_{name}", value)
+        self.engine: Engine = open_database(url)
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def keys(self, *arguments: str, given: str = "", code: int = 0) -> str:
+        """What a command prints, on either stream; it ends with this code."""
+        settings.cache_clear()
+        self._monkeypatch.setattr("sys.stdin", StringIO(given))
+        ended = main(["keys", *arguments])
+        said = "".join(self._capsys.readouterr())
+        assert ended == code, said
+        assert SECRET[:-4] not in said
+        return said
+
+    def stored(self) -> list[Credential]:
+        """The credentials in the database."""
+        with reading(self.engine) as db:
+            return stored(db)
+
+    def secrets(self) -> list[str]:
+        """The secrets, as the keys in the file open them."""
+        return sorted(open_key(encryption_keys(f"file:{self.file}"), one).secret for one in self.stored())
+
+
+@pytest.fixture
+def deployment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Deployment]:
+    """A deployment without keys of providers."""
+    ending = signal.getsignal(signal.SIGTERM)
+    made = Deployment(tmp_path, monkeypatch, capsys)
+    create_tables(made.engine)
+    yield made
+    made.engine.dispose()
+    signal.signal(signal.SIGTERM, ending)
+    settings.cache_clear()
+
+
+def test_a_key_is_added_listed_disabled_and_revoked(deployment: Deployment) -> None:
+    """From standard input into the database, encrypted, and out of it again; lists show four characters of it."""
+    assert "No keys are stored" in deployment.keys("list")
+    said = deployment.keys(
+        "add", "--provider", "openai", "--tenant", "acme", "--label", "main one", given=f"{SECRET}\n"
+    )
+    [made] = deployment.stored()
+    assert said == f"Stored the credential {made.credential_id} (…abcd) of openai for tenant acme.\n"
+    assert (made.provider, made.tenant, made.label) == ("openai", "acme", "main one")
+    assert deployment.secrets() == [SECRET]
+    head, row = deployment.keys("list").splitlines()
+    assert head.split()[:4] == ["ID", "PROVIDER", "TENANT", "KEY"]
+    assert row.split()[:6] == [made.credential_id, "openai", "acme", "…abcd", "1", "enabled"]
+    deployment.keys("disable", made.credential_id)
+    assert "disabled" in deployment.keys("list")
+    deployment.keys("enable", made.credential_id)
+    deployment.keys("revoke", made.credential_id)
+    assert "No keys are stored" in deployment.keys("list")
+    assert "revoked" in deployment.keys("list", "--all")
+
+
+def test_a_key_is_asked_for_without_being_shown(deployment: Deployment) -> None:
+    """At a terminal the secret is typed at a prompt, and the terminal does not show it."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "cli.main", "keys", "add", "--provider", "openai"])
+    shown = b""
+    while b"not shown" not in shown:
+        shown += os.read(terminal, 1_000)
+    os.write(terminal, f"{SECRET}\n".encode())
+    wait_until(lambda: len(deployment.stored()) == 1, 30, "the key to be stored")
+    try:
+        while chunk := os.read(terminal, 1_000):
+            shown += chunk
+    except OSError:
+        pass  # Linux ends a terminal whose process is gone with an error.
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(terminal)
+    assert b"Stored the credential" in shown
+    assert SECRET[:-4].encode() not in shown
+    assert deployment.secrets() == [SECRET]
+
+
+def test_keys_move_to_a_new_encryption_key(deployment: Deployment) -> None:
+    """The new key goes before the old one, `rotate` moves every key, and then the old one can go."""
+    for provider in ("openai", "google"):
+        deployment.keys("add", "--provider", provider, given=SECRET)
+    old = deployment.file.read_text()
+    new = deployment.keys("new-encryption-key", "--name", "second")
+    deployment.file.write_text(new + old)
+    assert "2 keys are encrypted by local:second:" in deployment.keys("rotate")
+    deployment.file.write_text(new)
+    assert deployment.secrets() == [SECRET] * 2
+    deployment.keys("rotate", "--data-keys")
+    assert deployment.secrets() == [SECRET] * 2
+    assert {one.key_version for one in deployment.stored()} == {2}
+
+
+def test_a_rotation_that_leaves_something_behind_says_so(deployment: Deployment) -> None:
+    """With the wrong key in the file nothing is rotated, each key left behind is named, and the command fails."""
+    deployment.keys("add", "--provider", "openai", given=SECRET)
+    [made] = deployment.stored()
+    right = deployment.file.read_text()
+    deployment.file.write_text(new_local_key("first"))
+    said = deployment.keys("rotate", code=1)
+    assert "0 keys are encrypted by" in said
+    assert f"Credential {made.credential_id} is encrypted under the key local:first:" in said
+    assert "put the right key back" in said
+    deployment.file.write_text(right)
+    assert deployment.secrets() == [SECRET]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "said"),
+    [
+        (("add", "--provider", "opnai"), SECRET, "There is no provider opnai; there are openai"),
+        (("add", "--provider", "openai", SECRET), "", "A key is never an argument"),
+        (("add", "--provider", "openai"), "", "The secret has 0 characters"),
+        (("add", "--provider", "openai"), f"{SECRET} {SECRET}", "The secret has spaces"),
+        (("add", "--provider", "openai", "--weight", "0"), SECRET, "--weight 0 cannot be used"),
+        (("add", "--provider", "openai", "--tenant", ""), SECRET, "--tenant has 0 characters"),
+        (("revoke", "cr-typo"), "", "There is no credential cr-typo"),
+        (("new-encryption-key", "--name", "Two Words"), "", "is no key; a key is a name in small letters"),
+        ((), "", "required: ACTION"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said(deployment: Deployment, arguments: tuple[str, ...], given: str, said: str) -> None:
+    """One sentence with the value and the next action, the secret in none, and nothing stored."""
+    assert said in deployment.keys(*arguments, given=given, code=2)
+    assert arguments[:1] != ("add",) or deployment.stored() == []
+
+
+def test_without_an_encryption_key_nothing_is_stored(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The setting that is missing is named, and where to get a key."""
+    monkeypatch.delenv("MILLSTREAM_KEY_ENCRYPTION")
+    said = deployment.keys("add", "--provider", "openai", given=SECRET, code=2)
+    assert "MILLSTREAM_KEY_ENCRYPTION is not set" in said
+    assert "millstream keys new-encryption-key" in said
