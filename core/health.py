@@ -1,0 +1,92 @@
+"""Whether a provider is healthy, from a check every few minutes and from how its calls ended meanwhile.
+
+unknown ──good──▶ healthy ──failed──▶ suspect ──`failed` in a row──▶ unhealthy ──`good` in a row──▶ healthy
+                     ▲──────good────────┘                             ▲──failed──┘
+
+An unhealthy provider gets no calls but as the last resort, so its checks alone bring it back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.standing import Health
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRule:
+    """How many checks in a row make a provider unhealthy and healthy again; times in microseconds.
+
+    Calls count as a failed check where at least `least_calls` ended since the last check and this share of them or more was bad.
+    A provider is checked every `every_us`, one that is suspect or unhealthy every `again_us`.
+    """
+
+    failed: int = 3
+    good: int = 3
+    least_calls: int = 10
+    bad_ratio: float = 0.5
+    every_us: int = 300_000_000
+    again_us: int = 60_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What one check found: nothing wrong, or what, as a short word (`result`) and a sentence."""
+
+    at: int
+    result: str = "good"
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """How the calls to a provider ended since its last check."""
+
+    good: int = 0
+    bad: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderHealth:
+    """The health of a provider; times in microseconds since 1970, 0 for never."""
+
+    state: Health = "unknown"
+    good_in_a_row: int = 0
+    failed_in_a_row: int = 0
+    changed_at: int = 0
+    checked_at: int = 0
+    last_error: str | None = None
+
+
+NOT_CHECKED = ProviderHealth()
+
+
+def due(health: ProviderHealth, rule: HealthRule, now: int) -> bool:
+    """Whether it is time for the next check."""
+    calm = health.state in ("healthy", "unknown")
+    return now >= health.checked_at + (rule.every_us if calm else rule.again_us)
+
+
+def with_calls(check: Check, calls: Calls, rule: HealthRule) -> Check:
+    """The check with the calls counted in: a provider whose list of models answers and whose calls fail is not well."""
+    ended = calls.good + calls.bad
+    if check.result != "good" or ended < rule.least_calls or calls.bad < ended * rule.bad_ratio:
+        return check
+    return Check(check.at, "calls", f"Of the last {ended:,} calls {calls.bad:,} failed.")
+
+
+def after(health: ProviderHealth, check: Check, rule: HealthRule) -> ProviderHealth:
+    """The health after a check."""
+    good = check.result == "good"
+    good_in_a_row = health.good_in_a_row + 1 if good else 0
+    failed_in_a_row = 0 if good else health.failed_in_a_row + 1
+    state: Health
+    if health.state == "unhealthy":
+        state = "healthy" if good_in_a_row >= rule.good else "unhealthy"
+    elif good:
+        state = "healthy"
+    else:
+        state = "unhealthy" if failed_in_a_row >= rule.failed else "suspect"
+    changed_at = health.changed_at if state == health.state else check.at
+    error = health.last_error if good and state == "unhealthy" else check.error
+    return ProviderHealth(state, good_in_a_row, failed_in_a_row, changed_at, check.at, error)
