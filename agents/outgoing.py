@@ -12,10 +12,10 @@ from typing import Any
 from core.outcome import Drop, Emit, Fail, Outcome, Outgoing, Record, Reject
 from core.replay import NOT_CARRIED, times_seen
 from core.replies import CORRELATION_ID
-from core.topics import DEAD_LETTERS, RESPONSES, USAGE, Topic, calls
+from core.topics import ALERTS, DEAD_LETTERS, RESPONSES, USAGE, Topic, calls
 from schemas.cloudevents import headers, trace_of
 from schemas.codec import Codec, Event, SchemaNotLoaded
-from schemas.events import DeadLetter, Header, LlmCall, LlmResponse, LlmUsage, ReplyTo
+from schemas.events import DeadLetter, Header, LlmAlert, LlmCall, LlmResponse, LlmUsage, ReplyTo
 
 LOG = logging.getLogger(__name__)
 Clock = Callable[[], int]
@@ -77,6 +77,11 @@ class Encoder:
     def usage(self, usage: LlmUsage, trace: bytes) -> Outgoing:
         """The accounting fact of a provider call, known by the call's id."""
         return self._event(USAGE, usage["request_id"], usage["attempt_id"], usage, usage["finished_at"], trace)
+
+    def alert(self, alert: LlmAlert) -> Outgoing:
+        """Something an operator should know; it belongs to no request, so its trace is its own."""
+        trace = trace_of([], alert["alert_id"])
+        return self._event(ALERTS, alert["subject"], alert["alert_id"], alert, alert["raised_at"], trace)
 
     def events_of(self, record: Record, outcome: Outcome) -> tuple[Outgoing, ...]:
         """All that an outcome puts on the broker; a rejected record becomes a dead letter beside its events."""

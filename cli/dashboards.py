@@ -1,7 +1,7 @@
 """Write the Grafana dashboards of `deploy/grafana/dashboards`: `python -m cli.dashboards` (or `--check`, which fails on drift).
 
-The ClickHouse dashboard says what calls cost and how they ended, by tenant and model; the Prometheus one how the workers
-do. A panel here is one line or two: its title, its unit and its queries.
+The ClickHouse dashboard says what calls cost and how they ended, by tenant and model; those of Prometheus how the workers do,
+and how providers do and are chosen. A panel here is one line or two: its title, its unit and its queries.
 """
 # ruff: noqa: S608
 # The statements are put together from constants of this file and are run by Grafana.
@@ -244,13 +244,42 @@ def flow() -> dashboard.Dashboard:
     )  # fmt: skip
 
 
+def providers() -> dashboard.Dashboard:
+    """Health and choice of providers, from Prometheus."""
+    rate = "[$__rate_interval]"
+    call = "gen_ai_client_operation_duration_seconds"
+    selected = "orchestrator_provider_selection_total"
+    return (
+        _dashboard("Millstream: providers and routes", "millstream-providers", "now-6h")
+        .with_row(dashboard.Row("Health"))
+        .with_panel(metric("Healthy (1) or not (0)", "short", _="min by (provider) (millstream_provider_healthy)"))
+        .with_panel(metric("Checks by what they found", "short", _=f"sum by (provider, result) (increase(provider_health_checks_total{rate})) > 0"))
+        .with_panel(metric(
+            "Circuit breakers: 0 closed, 1 half-open, 2 open", "short", _="max by (provider, model) (millstream_breaker_state)"))
+        .with_panel(metric(
+            "Calls that went well", "percentunit",
+            _=f'sum by (provider) (rate(millstream_provider_calls_total{{status="succeeded"}}{rate})) '
+            f"/ sum by (provider) (rate(millstream_provider_calls_total{rate}))"))
+        .with_panel(metric("Time of a call, p50", "s", _=_quantile(0.5, call, "gen_ai_provider_name", "gen_ai_request_model")))
+        .with_panel(metric("Rate limits", "cps", _=f'sum by (provider) (rate(millstream_provider_errors_total{{code="provider_rate_limited"}}{rate}))'))
+        .with_row(dashboard.Row("Choice"))
+        .with_panel(metric("Requests by model chosen first", "cps", _=f"sum by (provider, model) (rate({selected}{rate})) > 0"))
+        .with_panel(metric("Requests by route", "cps", _=f"sum by (route) (rate({selected}{rate})) > 0"))
+        .with_panel(metric("Fallbacks", "cps", _=f'sum by (provider) (rate(millstream_retries_total{{reason="fallback"}}{rate}))'))
+        .with_panel(metric(
+            "Complexity", "short", p50=_quantile(0.5, "orchestrator_complexity_score"),
+            p90=_quantile(0.9, "orchestrator_complexity_score")))
+    )  # fmt: skip
+
+
 def _dashboard(title: str, uid: str, since: str) -> dashboard.Dashboard:
     return dashboard.Dashboard(title).uid(uid).tags(["millstream"]).time(since, "now").refresh("30s").readonly()
 
 
 def generated() -> dict[Path, str]:
     """Every dashboard file and the text it should hold."""
-    made = {FOLDER / "spend.json": money().build(), FOLDER / "flow.json": flow().build()}
+    boards = {"spend": money(), "flow": flow(), "providers": providers()}
+    made = {FOLDER / f"{name}.json": board.build() for name, board in boards.items()}
     for board in made.values():
         for number, panel in enumerate(board.panels or (), 1):
             panel.id_val = number

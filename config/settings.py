@@ -100,6 +100,8 @@ class Settings(BaseSettings):
     ledger_keep_days: Count = 8
     #: How often workers read the registry again, beside each time that they are told to.
     registry_refresh_seconds: Seconds = 300.0
+    #: How often a provider's health is checked; one that is not well is checked five times as often.
+    health_check_seconds: Seconds = 300.0
 
     sink_batch_rows: Count = 20_000
     sink_batch_seconds: Seconds = 1.0

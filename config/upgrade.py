@@ -7,7 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 
 # Whoever makes the tables needs all of them in METADATA.
-from config import credential_models, registry_models  # noqa: F401
+from config import credential_models, health_models, registry_models  # noqa: F401
 from config.models import METADATA
 from config.settings import SettingsError
 

@@ -7,15 +7,18 @@ or an id: what a single one of them does is a question for ClickHouse.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import get_args
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from agents.model_list import RESULTS
 from config.monitoring import new_registry
+from core.breaker import State
 from core.errors import CODES
 from core.outcome import Drop, Emit, Fail, Outcome, Reject
+from core.standing import Standing
 from schemas.events import AttemptReason, CallStatus, CostStatus, LlmUsage
 
 #: Bucket bounds as the conventions advise them: seconds of a call, tokens of a call.
@@ -27,6 +30,9 @@ TRANSACTION_ENTRIES = (1, 2, 5, 10, 20, 50, 100, 200, 500)
 #: Callers may name any model of a compatible server; beyond this many a process counts the further ones as one.
 MOST_MODELS = 50
 OTHER_MODELS = "other"
+
+COMPLEXITY = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+STATES = get_args(State)
 
 INPUT = ("input_uncached", "cache_read", "cache_write_5m", "cache_write_1h", "input_audio")
 OUTPUT = ("output_text", "reasoning", "output_audio")
@@ -94,6 +100,25 @@ class Metrics:
             "millstream_ledger_batch_entries", "Entries that shared one transaction of the ledger.",
             registry=registry, buckets=TRANSACTION_ENTRIES,
         )  # fmt: skip
+        self._complexity = Histogram(
+            "orchestrator_complexity_score", "How hard requests are, from 0 to 1, where a route's strategy asked for it.",
+            registry=registry, buckets=COMPLEXITY,
+        )  # fmt: skip
+        self._selections = cache(Counter(
+            "orchestrator_provider_selection_total", "Requests by the model that was chosen first, and the route that chose it.",
+            ("provider", "model", "route"), registry=registry,
+        ).labels)  # fmt: skip
+        self._health_checks = cache(Counter(
+            "provider_health_checks_total", "Checks of providers, by what they found.", ("provider", "result"), registry=registry,
+        ).labels)  # fmt: skip
+        self._healthy = Gauge(
+            "millstream_provider_healthy", "1 while a provider gets calls, 0 while it is unhealthy.", ("provider",),
+            registry=registry,
+        )  # fmt: skip
+        self._breakers = Gauge(
+            "millstream_breaker_state", "Circuit breakers of this process, the worst of a model: 0 closed, 1 half-open, 2 open.",
+            ("provider", "model"), registry=registry,
+        )  # fmt: skip
         self._models: set[str] = set()
 
     def add_stage(self, stage: str, in_flight: Callable[[], float], oldest: Callable[[], float]) -> None:
@@ -143,6 +168,27 @@ class Metrics:
             self._errors(provider, error).inc()
         if fact["attempt"] > 1:
             self._retries(provider, fact["reason"]).inc()
+
+    def chosen(self, provider: str, model: str, route: str | None, complexity: float | None) -> None:
+        """A request was admitted, and this model shall answer it first."""
+        self._selections(provider, self._bounded(model), route or "").inc()
+        if complexity is not None:
+            self._complexity.observe(complexity)
+
+    def health_checked(self, provider: str, result: str) -> None:
+        """A provider was checked."""
+        for name in RESULTS:
+            self._health_checks(provider, name)
+        self._health_checks(provider, result).inc()
+
+    def standings_heard(self, standings: Mapping[str, Standing], breakers: Mapping[tuple[str, str], State]) -> None:
+        """The health of the providers as all workers know it, and the circuit breakers of this one, by provider and model."""
+        for name, standing in standings.items():
+            if "/" not in name:
+                self._healthy.labels(name).set(standing.health != "unhealthy")
+        self._breakers.clear()
+        for (provider, model), state in breakers.items():
+            self._breakers.labels(provider, self._bounded(model)).set(STATES.index(state))
 
     def transaction_done(self, entries: int, seconds: float) -> None:
         """A transaction of the ledger was committed."""

@@ -11,14 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.registry import from_environment
+from config.settings import settings_in
 from core.asked import Asked, asked
 from core.complexity import complexity, misfit, tier_for
-from core.default_routes import FAST, QUALITY, default_routes
 from core.registry import TIERS, Capability, Model, Provider, Registry, Route, Target
 from core.routing import Choice, Conditions, NoChoice, Router
 from core.standing import Standing, outage
 from tests.examples import NOON, request
 
+FAST, QUALITY = "google/gemini-2.5-flash", "google/gemini-2.5-pro"
 CAPABILITIES: tuple[Capability, ...] = ("text", "image", "tools")
 STRATEGIES = ("complexity", "health", "cost", "latency", "success_rate")
 SECOND = 1_000_000
@@ -247,15 +249,14 @@ def _on_canary(share: Decimal, user: str | None, **changes: Any) -> bool:
 )
 def test_the_table_by_plan_and_task(plan: str | None, task: str, expected: str) -> None:
     """The shipped routes choose by plan and task for requests that name no model."""
-    known = tuple(Model(*name.split("/")) for name in (FAST, QUALITY))
-    made = router(*known, routes=default_routes()).choose(ask(plan=plan, task=task), conditions())
+    made = Router(from_environment(settings_in({}), NOON)).choose(ask(plan=plan, task=task), conditions())
     assert isinstance(made, Choice)
     assert [one.model.full_name for one in made.candidates] == [expected]
 
 
 def test_the_table_has_no_answer_for_another_task() -> None:
     """A request without a model that no route is for is told what was looked for."""
-    made = router(routes=default_routes()).choose(ask(plan="pro", task="poetry"), conditions())
+    made = Router(from_environment(settings_in({}), NOON)).choose(ask(plan="pro", task="poetry"), conditions())
     assert isinstance(made, NoChoice)
     assert made.error["code"] == "policy_no_route"
     assert all(word in made.error["message"] for word in ("plan pro", "task poetry", "tenant default"))

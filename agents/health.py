@@ -1,0 +1,98 @@
+"""Check the health of the providers, in one worker at a time, and say when it changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from agents.model_list import check_models, checkable
+from agents.outgoing import Clock, Encoder
+from agents.signals import FRESH_US
+from config import health
+from config.transactions import Transactions
+from core.alerts import health_changed
+from core.health import NOT_CHECKED, Check, HealthRule, after, due, with_calls
+from core.outcome import Outgoing
+from core.registry import Provider, Registry
+from core.signals import calls_of
+
+LOG = logging.getLogger(__name__)
+LEASE = "health"
+#: How often a worker looks whether it is the one that checks, and whether a check is due.
+LOOK_SECONDS = 5.0
+LEASE_LOOKS = 6
+
+#: The platform's key of a provider, None without one.
+KeyOf = Callable[[Provider], Awaitable[str | None]]
+
+
+class Checker:
+    """Checks every enabled provider when it is due, while this worker holds the lease; `owner` is its id in the ledger.
+
+    `publish` puts alerts on the broker, `checked` hears of each check: the provider and the result.
+    """
+
+    def __init__(
+        self, registry: Callable[[], Registry], key_of: KeyOf, transactions: Transactions, encoder: Encoder,
+        publish: Callable[[tuple[Outgoing, ...]], Awaitable[None]], clock: Clock, owner: str, rule: HealthRule,
+        checked: Callable[[str, str], None] = lambda *_: None,
+    ) -> None:  # fmt: skip
+        self._registry = registry
+        self._key_of = key_of
+        self._transactions = transactions
+        self._encoder = encoder
+        self._publish = publish
+        self._clock = clock
+        self._owner = owner
+        self._rule = rule
+        self._checked = checked
+
+    async def run(self, look_seconds: float = LOOK_SECONDS) -> None:
+        """Go on until cancelled; then another worker may take over at once."""
+        try:
+            while True:
+                try:
+                    await self.look(look_seconds * LEASE_LOOKS)
+                except Exception as why:
+                    # Its type only: a database's text can hold its address.
+                    LOG.warning("Providers could not be checked (%s); trying again.", type(why).__name__)
+                await asyncio.sleep(look_seconds)
+        finally:
+            await self._transactions.call(health.let_go, LEASE, self._owner)
+
+    async def look(self, lease_seconds: float = LOOK_SECONDS * LEASE_LOOKS) -> bool:
+        """Check what is due if this worker is the one that checks; whether it is."""
+        began = self._clock()
+        until = began + int(lease_seconds * 1_000_000)
+        turn = await self._transactions.call(health.take_turn, LEASE, self._owner, began, until, began - FRESH_US)
+        if turn is None:
+            return False
+        known, signals = turn
+        waiting = [
+            self._check(provider)
+            for provider in self._registry().providers.values()
+            if provider.enabled and due(known.get(provider.name, NOT_CHECKED), self._rule, self._clock())
+        ]
+        found = {
+            name: with_calls(check, calls_of(name, signals), self._rule)
+            for name, check in filter(None, await asyncio.gather(*waiting))
+        }
+        now = {name: after(known.get(name, NOT_CHECKED), check, self._rule) for name, check in found.items()}
+        if not now:
+            return True
+        ended = self._clock()
+        until = ended + int(lease_seconds * 1_000_000)
+        kept: bool = await self._transactions.call(health.record_turn, LEASE, self._owner, ended, until, now)
+        if kept:
+            for name, check in found.items():
+                self._checked(name, check.result)
+            alerts = (health_changed(name, known.get(name, NOT_CHECKED), one) for name, one in now.items())
+            await self._publish(tuple(self._encoder.alert(alert) for alert in alerts if alert is not None))
+        return kept
+
+    async def _check(self, provider: Provider) -> tuple[str, Check] | None:
+        key = await self._key_of(provider)
+        if not checkable(provider.kind, provider.base_url, key):
+            return None
+        return provider.name, await check_models(provider.kind, provider.base_url, key, self._clock())

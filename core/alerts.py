@@ -1,0 +1,41 @@
+"""The alerts about providers: what an operator should know, stated once."""
+
+from __future__ import annotations
+
+import uuid
+
+from core.health import ProviderHealth
+from schemas.events import LlmAlert, Severity
+
+US = 1_000_000
+
+
+def alert(kind: str, severity: Severity, subject: str, message: str, details: dict[str, str], at: int) -> LlmAlert:
+    """An alert whose id follows from what it says of whom and when, `at` in microseconds since 1970."""
+    return LlmAlert(
+        alert_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"alert/{kind}/{subject}/{at}")), kind=kind, severity=severity,
+        subject=subject, tenant=None, message=message, details=details, raised_at=at,
+    )  # fmt: skip
+
+
+def health_changed(provider: str, before: ProviderHealth, now: ProviderHealth) -> LlmAlert | None:
+    """The alert for a provider that became unhealthy or healthy again; None for any other check."""
+    if now.state == before.state or "unhealthy" not in (now.state, before.state):
+        return None
+    details = {"good_in_a_row": str(now.good_in_a_row), "failed_in_a_row": str(now.failed_in_a_row)}
+    if now.state == "unhealthy":
+        said = f"{provider} failed {now.failed_in_a_row} checks in a row and gets no calls while another can answer: "
+        said += (
+            f"{(now.last_error or 'no reason is known').rstrip('.')}; see the provider's status page and its key here."
+        )
+        return alert("provider_unhealthy", "critical", provider, said, details, now.changed_at)
+    gone = (now.changed_at - before.changed_at) // US
+    said = f"{provider} passed {now.good_in_a_row} checks in a row and gets calls again after {gone:,} s."
+    return alert("provider_healthy", "info", provider, said, details, now.changed_at)
+
+
+def breaker_open(provider: str, model: str, error_code: str, until: int, at: int) -> LlmAlert:
+    """The alert for a circuit breaker that opened, with the code of the failure that opened it."""
+    subject = f"{provider}/{model}"
+    said = f"Too many calls to {subject} failed, the last with {error_code}; it gets none for {(until - at) // US:,} s."
+    return alert("breaker_open", "warning", subject, said, {"error_code": error_code, "until": str(until)}, at)

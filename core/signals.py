@@ -1,0 +1,67 @@
+"""What workers tell each other of how calls go, and how it comes together as the standing of providers and models."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from core.health import Calls, ProviderHealth
+from core.standing import Standing
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """How one worker's latest calls to a model with one credential went; times in microseconds since 1970.
+
+    `credential_id` is empty for the key of the environment. `p50_us` is the median time of the good calls.
+    """
+
+    provider: str
+    model: str
+    credential_id: str
+    owner: str
+    good: int
+    bad: int
+    p50_us: int | None
+    open_until: int | None
+    resting_until: int | None
+    at: int
+
+
+def calls_of(provider: str, signals: Iterable[Signal]) -> Calls:
+    """How the latest calls to a provider ended, by what all workers say."""
+    own = [signal for signal in signals if signal.provider == provider]
+    return Calls(sum(signal.good for signal in own), sum(signal.bad for signal in own))
+
+
+def standings(health: Mapping[str, ProviderHealth], signals: Iterable[Signal]) -> dict[str, Standing]:
+    """The standings of providers (by name, from their checks) and of models (by `provider/model`, from calls).
+
+    A credential is out for as long as the most cautious worker says, a model until the first of its credentials is back. The
+    median is that of the workers' medians, each as often as it has calls.
+    """
+    found = {provider: Standing(one.state) for provider, one in health.items()}
+    by_model: dict[str, list[Signal]] = defaultdict(list)
+    for signal in signals:
+        by_model[f"{signal.provider}/{signal.model}"].append(signal)
+    return found | {name: _standing(told) for name, told in by_model.items()}
+
+
+def _standing(told: list[Signal]) -> Standing:
+    opened: dict[str, int] = defaultdict(int)
+    resting: dict[str, int] = defaultdict(int)
+    for signal in told:
+        opened[signal.credential_id] = max(opened[signal.credential_id], signal.open_until or 0)
+        resting[signal.credential_id] = max(resting[signal.credential_id], signal.resting_until or 0)
+    # The breaker of one key may be open while the other rests: the model is out until either is free of both.
+    first = min(opened, key=lambda credential: max(opened[credential], resting[credential]))
+    good, ended = sum(signal.good for signal in told), sum(signal.good + signal.bad for signal in told)
+    times = [time for signal in told if (time := signal.p50_us) is not None for _ in range(max(1, signal.good))]
+    return Standing(
+        breaker_open_until=opened[first] or None,
+        resting_until=resting[first] or None,
+        p50_ms=median(times) / 1_000 if times else None,
+        success_rate=good / ended if ended else None,
+    )
