@@ -31,7 +31,8 @@ part of the prompt. With several, the later key wins. The keys:
 - `missing_usage`: true leaves the usage out of the answer; the account has it all the same.
 
 `POST /_sim/faults` with `{"provider": "google", ...directive keys...}` does so for all calls of a provider, before what
-its messages ask, until `DELETE /_sim/faults`.
+its messages ask, until `DELETE /_sim/faults`. Its list of models then follows `latency_ms`, `status`, and the faults `garbage`,
+`reset` and `hang`.
 
 The **account** is the truth that others are checked against. `GET /_sim/ledger` has the totals; `GET /_sim/calls?since=N`
 the records after sequence N, in the order the calls ended; `POST /_sim/reset` forgets both (calls still under way then

@@ -81,6 +81,11 @@ class Directives:
         """Apply nothing to whole providers any more."""
         self._by_provider.clear()
 
+    def held(self, provider: str) -> Directive:
+        """What holds for all calls of a provider."""
+        asked = self._by_provider.get(provider)
+        return _checked(asked) if asked else ORDINARY
+
     def of(self, provider: str, prompt: Prompt) -> Directive:
         """The directive for this call, which is counted; `Refused` when its keys are wrong."""
         asked = prompt.asked

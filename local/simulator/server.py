@@ -19,7 +19,7 @@ from local.simulator.directives import Directives
 from local.simulator.gemini import Gemini
 from local.simulator.openai_chat import OpenAIChat
 from local.simulator.openai_responses import OpenAIResponses
-from local.simulator.replies import Reply, reply
+from local.simulator.replies import GARBAGE, Reply, reply
 
 JSON = "application/json"
 SMALL = 65_536  #: Bytes that fit into the socket's own buffer, so that nothing is left with us.
@@ -57,7 +57,7 @@ class Simulator:
             if (named := GENERATE.fullmatch(path)) is not None:
                 return await self._call(request, GEMINI, unquote(named[1]))
         elif request.method == "GET" and (dialect := MODEL_LISTS.get(path)) is not None:
-            return _model_list(request, dialect)
+            return await self._model_list(request, dialect)
         if path.startswith("/_sim/"):
             return await self._control(request, path)
         dialect = next((d for d in (GEMINI, MESSAGES) if path.startswith(f"/{d.provider}/")), CHAT)
@@ -77,6 +77,25 @@ class Simulator:
             return await _carry_out(request, decided, call)
         finally:
             account.end(call)
+
+    async def _model_list(self, request: web.BaseRequest, dialect: Dialect) -> web.Response:
+        """The provider's models, in the manner that is held for its calls."""
+        held = self._directives.held(dialect.provider)
+        await asyncio.sleep((held.latency_ms or 0) / 1_000)
+        if held.fault == "hang":
+            await asyncio.get_running_loop().create_future()
+        if held.fault == "reset":
+            _reset(request)
+            return web.Response()
+        try:
+            dialect.authenticate(request.headers, request.query)
+            if held.status is not None:
+                raise Refused(held.status, "The simulator was told to fail.")
+        except Refused as refused:
+            return _refusal(dialect, refused)
+        headers = dialect.headers(dialect.request_id(), 0)
+        body = GARBAGE if held.fault == "garbage" else orjson.dumps(dialect.models())
+        return web.Response(body=body, headers=headers, content_type=JSON)
 
     async def _control(self, request: web.BaseRequest, path: str) -> web.Response:
         match request.method, path:
@@ -145,15 +164,6 @@ def _reset(request: web.BaseRequest) -> None:
         if (connection := transport.get_extra_info("socket")) is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
-
-
-def _model_list(request: web.BaseRequest, dialect: Dialect) -> web.Response:
-    try:
-        dialect.authenticate(request.headers, request.query)
-    except Refused as refused:
-        return _refusal(dialect, refused)
-    headers = dialect.headers(dialect.request_id(), 0)
-    return web.Response(body=orjson.dumps(dialect.models()), headers=headers, content_type=JSON)
 
 
 def _refusal(dialect: Dialect, refused: Refused) -> web.Response:

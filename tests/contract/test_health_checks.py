@@ -1,0 +1,285 @@
+"""The health checker against the providers of the simulator: what a check finds, and what many of them come to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+from sqlalchemy import Engine
+
+from agents.health import Checker
+from agents.model_list import RESULTS, check_models, checkable
+from agents.outgoing import Encoder
+from agents.signals import Signals
+from agents.standings import Standings
+from config import health
+from config.database import create_tables, open_database
+from config.transactions import Transactions
+from core.health import Check, HealthRule
+from core.outcome import Outgoing
+from core.registry import Provider, Registry
+from core.signals import Signal
+from local.processes import Child, free_port, wait_until
+from schemas.codec import Codec
+
+NOW = 1_795_258_680_000_000
+SECOND = 1_000_000
+RULE = HealthRule()
+KEY = "sk-health-0123456789abcdef"
+PATHS = {"openai": "/openai/v1", "openai-compatible": "/openai/v1", "anthropic": "/anthropic", "google": "/google"}
+
+
+class Simulator:
+    """The simulator as an address, and a way to make a provider of it fail."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def hold(self, provider: str, **asked: Any) -> None:
+        """Make every answer of a provider follow these directives."""
+        body = json.dumps({"provider": provider.removesuffix("-compatible"), **asked}).encode()
+        urlopen(Request(f"{self.url}/_sim/faults", body, method="POST"), timeout=10).close()
+
+    def release(self) -> None:
+        """Let every provider answer again."""
+        urlopen(Request(f"{self.url}/_sim/faults", method="DELETE"), timeout=10).close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a simulator process."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("simulator") / "simulator.log"
+    child = Child([sys.executable, "-m", "local.simulator", "--port", str(port)], log_path=log, name="simulator")
+    url = f"http://127.0.0.1:{port}"
+
+    def up() -> bool:
+        try:
+            urlopen(f"{url}/_sim/ledger", timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    try:
+        wait_until(up, 20, "the simulator", child)
+        yield url
+    finally:
+        child.stop()
+
+
+@pytest.fixture
+def simulator(address: str) -> Iterator[Simulator]:
+    """The simulator, with every provider well before and after."""
+    made = Simulator(address)
+    made.release()
+    yield made
+    made.release()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+    create_tables(engine)
+    yield engine
+    engine.dispose()
+
+
+def checked(simulator: Simulator, kind: str, key: str | None = KEY, seconds: float = 10) -> Check:
+    """What one check of a provider of this kind finds."""
+    return asyncio.run(check_models(kind, simulator.url + PATHS[kind], key, NOW, seconds))
+
+
+@pytest.mark.parametrize("kind", PATHS)
+def test_a_check_finds_what_is_wrong(simulator: Simulator, kind: str) -> None:
+    """Each kind of provider answers its list of models; every way not to has its own word, and no message holds the key."""
+    assert checked(simulator, kind) == Check(NOW)
+    for directives, seconds, result, says in (
+        ({"status": 503}, 10, "status", "503"), ({"status": 429}, 10, "limited", "429"), ({"fault": "garbage"}, 10, "garbage", "200"),
+        ({"latency_ms": 5_000}, 0.3, "timeout", "0.3 s"), ({"fault": "hang"}, 0.3, "timeout", "0.3 s"),
+        ({"fault": "reset"}, 10, "connection", "connection"),
+    ):  # fmt: skip
+        simulator.hold(kind, **directives)
+        found = checked(simulator, kind, seconds=seconds)
+        assert found.result == result and result in RESULTS
+        assert says in (found.error or "") and KEY not in (found.error or "")
+    simulator.release()
+    if kind != "openai-compatible":
+        assert checked(simulator, kind, key="bad-key").result == "auth"
+
+
+def test_an_address_where_nobody_listens_is_a_failed_connection() -> None:
+    """A provider that is gone is told from one that answers badly."""
+    found = asyncio.run(check_models("openai", f"http://127.0.0.1:{free_port()}", KEY, NOW))
+    assert found.result == "connection"
+
+
+def test_what_cannot_be_asked_is_not_checked() -> None:
+    """A provider without its key, a server without its address and one without a network say nothing about health."""
+    assert checkable("openai", None, KEY) and not checkable("openai", None, None)
+    assert checkable("openai-compatible", "http://127.0.0.1:1", None) and not checkable("openai-compatible", None, KEY)
+    assert not checkable("echo", None, None)
+
+
+class Worker:
+    """A checker with a clock that the test sets, what it published and what it counted."""
+
+    def __init__(self, engine: Engine, simulator: Simulator, owner: str) -> None:
+        self.now = NOW
+        self.alerts: list[tuple[str, str, str]] = []
+        self.counted: list[tuple[str, str]] = []
+        self.transactions = Transactions(engine, 10, 0)
+        self.signals = Signals(owner, lambda: self.now)
+        self.standings = Standings(self.transactions, self.signals, lambda: self.now)
+        registry = Registry({
+            "openai": Provider("openai", "openai", f"{simulator.url}/openai/v1"),
+            "google": Provider("google", "google", f"{simulator.url}/google"),
+            "anthropic": Provider("anthropic", "anthropic", f"{simulator.url}/anthropic", enabled=False),
+            "echo": Provider("echo", "echo"),
+        })  # fmt: skip
+        encoder = Encoder(Codec(), "health", lambda: self.now)
+        self.checker = Checker(
+            lambda: registry, self._key, self.transactions, encoder, self._publish, lambda: self.now, owner, RULE,
+            lambda provider, result: self.counted.append((provider, result)),
+        )  # fmt: skip
+
+    async def _key(self, provider: Provider) -> str | None:
+        return KEY
+
+    async def _publish(self, events: tuple[Outgoing, ...]) -> None:
+        for event in events:
+            alert: Any = Codec().decode("LlmAlert", event.value)
+            assert event.topic == "llm.alerts.v1" and event.key == alert["subject"].encode()
+            self.alerts.append((alert["kind"], alert["subject"], alert["message"]))
+
+    async def look(self, after: int = 0) -> bool:
+        """Look once, so many seconds later."""
+        self.now += after * SECOND
+        return await self.checker.look()
+
+    async def state(self, provider: str) -> str:
+        """A provider's health as any worker hears it."""
+        await self.standings.refresh()
+        return self.standings.current()[provider].health
+
+
+def with_workers(engine: Engine, simulator: Simulator, use: Callable[..., Awaitable[None]], count: int = 1) -> None:
+    """Run a coroutine function with so many workers on one database."""
+
+    async def main() -> None:
+        workers = [Worker(engine, simulator, f"worker-{number}") for number in range(count)]
+        try:
+            await use(*workers)
+        finally:
+            for worker in workers:
+                await worker.transactions.close()
+
+    asyncio.run(main())
+
+
+def test_a_provider_that_is_down_leaves_and_comes_back_after_three_good_checks(
+    engine: Engine, simulator: Simulator
+) -> None:
+    """Three failed checks make it unhealthy and are one alert, three good ones healthy and another; the others are untouched."""
+
+    async def use(worker: Worker) -> None:
+        assert await worker.look()
+        assert await worker.state("openai") == "healthy"
+        simulator.hold("openai", status=503)
+        for state in ("suspect", "suspect", "unhealthy"):
+            await worker.look(after=300)
+            assert await worker.state("openai") == state
+        simulator.release()
+        for state in ("unhealthy", "unhealthy", "healthy"):
+            await worker.look(after=60)
+            assert await worker.state("openai") == state
+        assert await worker.state("google") == "healthy"
+        assert [alert[:2] for alert in worker.alerts] == [
+            ("provider_unhealthy", "openai"),
+            ("provider_healthy", "openai"),
+        ]
+        assert "503" in worker.alerts[0][2] and KEY not in worker.alerts[0][2]
+        assert worker.counted.count(("openai", "status")) == 3
+        assert {provider for provider, _ in worker.counted} == {"openai", "google"}
+
+    with_workers(engine, simulator, use)
+
+
+def test_nothing_is_asked_before_it_is_due(engine: Engine, simulator: Simulator) -> None:
+    """A healthy provider every five minutes, one that failed every minute."""
+
+    async def use(worker: Worker) -> None:
+        simulator.hold("openai", fault="garbage")
+        for after in (0, 59, 1, 239, 1):
+            await worker.look(after)
+        assert worker.counted.count(("openai", "garbage")) == 3
+        assert worker.counted.count(("google", "good")) == 2
+
+    with_workers(engine, simulator, use)
+
+
+def test_a_provider_whose_calls_fail_is_not_well_although_its_list_answers(
+    engine: Engine, simulator: Simulator
+) -> None:
+    """What all workers saw of their calls counts as a failed check."""
+
+    async def use(worker: Worker) -> None:
+        told = Signal("openai", "gpt-5", "", "elsewhere", 2, 9, None, None, None, NOW)
+        await worker.transactions.call(health.tell, [told])
+        await worker.look()
+        assert sorted(worker.counted) == [("google", "good"), ("openai", "calls")]
+        assert await worker.state("openai") == "suspect"
+
+    with_workers(engine, simulator, use)
+
+
+def test_one_worker_at_a_time_checks_and_another_takes_over(engine: Engine, simulator: Simulator) -> None:
+    """While one holds the lease the other only looks; when it is gone, or lets go, the other checks."""
+
+    async def use(first: Worker, second: Worker) -> None:
+        for _ in range(3):
+            assert await first.look(after=10)
+            assert not await second.look(after=10)
+        second.now = first.now + 31 * SECOND
+        assert await second.look()
+        assert not await first.look()
+        await second.transactions.call(health.let_go, "health", "worker-1")
+        assert await first.look()
+
+    with_workers(engine, simulator, use, count=2)
+
+
+def test_a_checker_that_lost_its_turn_writes_nothing(engine: Engine, simulator: Simulator) -> None:
+    """A worker that hung in the middle of its checks finds another at work, and what it found is dropped."""
+
+    async def use(first: Worker, second: Worker) -> None:
+        simulator.hold("openai", latency_ms=1_000, status=503)
+        slow = asyncio.create_task(first.look())
+        await asyncio.sleep(0.3)
+        first.now = second.now = NOW + 3_600 * SECOND
+        simulator.release()
+        assert await second.look()
+        assert not await slow
+        assert await second.state("openai") == "healthy"
+        assert first.counted == []
+
+    with_workers(engine, simulator, use, count=2)
+
+
+def test_a_running_checker_lets_go_when_it_is_stopped(engine: Engine, simulator: Simulator) -> None:
+    """A worker that drains leaves the checks to the next at once."""
+
+    async def use(first: Worker, second: Worker) -> None:
+        running = asyncio.create_task(first.checker.run(0.05))
+        while not first.counted:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert await second.look()
+
+    with_workers(engine, simulator, use, count=2)

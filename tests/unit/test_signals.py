@@ -1,0 +1,184 @@
+"""How calls go: what may be called meanwhile, and what it comes to in the eyes of all workers."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.signals import FRESH_US, MOST, REST_US, Signals
+from core.alerts import health_changed
+from core.health import Calls, ProviderHealth
+from core.signals import Signal, calls_of, standings
+from core.standing import Standing
+from schemas.codec import Codec
+from schemas.events import LlmAlert
+from tests.stack.sink_world import usage
+
+SECOND = 1_000_000
+NOW = 1_795_258_680_000_000
+
+
+class World:
+    """One worker's signals, and a clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.signals = Signals("worker-1", lambda: self.now)
+
+    def call(
+        self, code: str | None = None, retry_after_ms: int | None = None, cut_short: bool = False, **changes: Any
+    ) -> LlmAlert | None:
+        """A call that ends now after a second, with this error or an answer."""
+        fact = usage(
+            random.Random(1), **{
+                "provider": "openai", "model": "gpt-5", "credential_id": None, "credential_owner": "platform",
+                "error_code": code, "status": "failed" if code else "succeeded", "started_at": self.now - SECOND,
+                "finished_at": self.now, "provider_us": SECOND, **changes,
+            }
+        )  # fmt: skip
+        return self.signals.ended(fact, retry_after_ms, cut_short)
+
+    def free(self, credential_id: str | None = None, model: str = "gpt-5") -> bool:
+        return self.signals.may_begin("openai", model, credential_id)
+
+
+def test_a_breaker_that_opens_is_told_once_and_only_of_its_deployment() -> None:
+    """Five failures keep the model's calls with that key back; other keys and models go on, and one alert says so."""
+    world = World()
+    alerts = [world.call("provider_unavailable", credential_id="key-1") for _ in range(6)]
+    told = [alert for alert in alerts if alert is not None]
+    assert [(alert["kind"], alert["subject"]) for alert in told] == [("breaker_open", "openai/gpt-5")]
+    assert "provider_unavailable" in told[0]["message"]
+    assert Codec().decode("LlmAlert", Codec().encode("LlmAlert", told[0])) == told[0]
+    assert not world.free("key-1")
+    assert world.signals.out_until("openai", "gpt-5", "key-1") == NOW + 30 * SECOND
+    assert world.free("key-2") and world.free("key-1", "gpt-4")
+    assert world.signals.states() == {("openai", "gpt-5"): "open"}
+
+
+def test_a_trial_that_fails_is_no_new_alert_and_one_that_succeeds_closes() -> None:
+    """The trouble was told when it began; after a good trial everything may be called again."""
+    world = World()
+    for _ in range(5):
+        world.call("provider_timeout")
+    for code, freed in (("provider_timeout", False), (None, True)):
+        world.now += 31 * SECOND
+        assert world.free() and not world.free()
+        world.now += SECOND
+        assert world.call(code) is None
+        assert world.free() is freed
+
+
+def test_a_rate_limit_rests_the_key_as_long_as_it_said() -> None:
+    """`Retry-After` holds to the microsecond, for that key alone; without one there is a short rest."""
+    world = World()
+    assert world.call("provider_rate_limited", retry_after_ms=12_000, credential_id="key-1") is None
+    assert not world.free("key-1")
+    assert world.free("key-2")
+    world.now += 12 * SECOND - 1
+    assert not world.free("key-1")
+    world.now += 1
+    assert world.free("key-1")
+    world.call("provider_rate_limited", credential_id="key-1")
+    assert world.signals.out_until("openai", "gpt-5", "key-1") == world.now + REST_US
+
+
+def test_impatient_callers_do_not_take_a_provider_from_all() -> None:
+    """Time-outs that the requests' own deadlines made open nothing."""
+    world = World()
+    for _ in range(50):
+        world.call("provider_timeout", cut_short=True)
+    assert world.free()
+    assert [(signal.good, signal.bad) for signal in world.signals.told()] == [(0, 0)]
+
+
+def test_a_tenants_own_key_speaks_for_that_tenant_only() -> None:
+    """Its limits and failures hold its own calls back and are told to nobody."""
+    world = World()
+    for _ in range(5):
+        world.call("provider_unavailable", credential_id="theirs", credential_owner="tenant")
+    assert not world.free("theirs")
+    assert world.signals.told() == []
+
+
+def test_what_is_told_is_about_the_last_minutes() -> None:
+    """Good and bad calls and the median of the good ones' times; older calls no longer count."""
+    world = World()
+    for seconds in (1, 2, 9):
+        world.call(provider_us=seconds * SECOND)
+    world.call("provider_connection", provider_us=30 * SECOND)
+    (told,) = world.signals.told()
+    assert (told.good, told.bad, told.p50_us, told.at) == (3, 1, 2 * SECOND, NOW)
+    world.now += FRESH_US
+    (told,) = world.signals.told()
+    assert (told.good, told.bad, told.p50_us) == (0, 0, None)
+
+
+def test_models_without_end_are_forgotten_oldest_first() -> None:
+    """Callers that name a new model each time take a bounded amount of memory."""
+    world = World()
+    for number in range(MOST + 10):
+        world.call(model=f"model-{number}")
+    names = [signal.model for signal in world.signals.told()]
+    assert len(names) == MOST
+    assert names[0] == "model-10"
+
+
+def signal(**changes: Any) -> Signal:
+    """What a worker says of a model that does well."""
+    fields: dict[str, Any] = dict(
+        provider="p", model="m", credential_id="", owner="w1", good=10, bad=0, p50_us=100_000, open_until=None,
+        resting_until=None, at=NOW,
+    )  # fmt: skip
+    return Signal(**{**fields, **changes})
+
+
+def test_the_most_cautious_worker_is_believed_and_the_first_free_key_counts() -> None:
+    """Of one key the latest end holds; a model with two keys is out only until the first of them is back."""
+    one_key = [signal(open_until=5), signal(owner="w2", open_until=9), signal(owner="w3")]
+    assert standings({}, one_key)["p/m"].breaker_open_until == 9
+    two_keys = [*one_key, signal(credential_id="k2", resting_until=7)]
+    found = standings({}, two_keys)["p/m"]
+    assert (found.breaker_open_until, found.resting_until) == (None, 7)
+    free = standings({}, [*two_keys, signal(credential_id="k3")])["p/m"]
+    assert (free.breaker_open_until, free.resting_until) == (None, None)
+
+
+def test_figures_are_those_of_all_calls() -> None:
+    """Success is a share of all workers' calls; the median leans to the worker with more of them."""
+    found = standings({}, [signal(good=30, bad=10, p50_us=100_000), signal(owner="w2", good=10, bad=0, p50_us=900_000)])
+    assert found["p/m"] == Standing(p50_ms=100, success_rate=0.8)
+    assert calls_of("p", [signal(good=1, bad=2), signal(model="n", bad=5), signal(provider="q")]) == Calls(11, 7)
+
+
+@given(st.lists(st.builds(signal, owner=st.text("ab", max_size=2), credential_id=st.sampled_from(["", "k"]),
+                          open_until=st.none() | st.integers(1, 9), resting_until=st.none() | st.integers(1, 9))))  # fmt: skip
+def test_the_order_in_which_workers_are_heard_does_not_matter(signals: list[Signal]) -> None:
+    """The same signals make the same standings."""
+
+    def until(found: dict[str, Standing]) -> dict[str, int]:
+        return {name: max(one.breaker_open_until or 0, one.resting_until or 0) for name, one in found.items()}
+
+    assert until(standings({}, signals)) == until(standings({}, reversed(signals)))
+
+
+def test_a_provider_has_the_health_of_its_checks() -> None:
+    """Checks speak of providers, calls of models."""
+    found = standings({"p": ProviderHealth("unhealthy")}, [signal()])
+    assert (found["p"].health, found["p/m"].health) == ("unhealthy", "unknown")
+
+
+def test_only_leaving_and_coming_back_is_an_alert() -> None:
+    """A provider that turns suspect, or is checked for the first time, is told to nobody."""
+    states = {name: ProviderHealth(name, changed_at=NOW) for name in ("unknown", "healthy", "suspect", "unhealthy")}
+    told = {
+        (before, after): alert["kind"]
+        for before, one in states.items() for after, other in states.items()
+        if (alert := health_changed("p", one, other)) is not None
+    }  # fmt: skip
+    out = {(before, "unhealthy"): "provider_unhealthy" for before in ("unknown", "healthy", "suspect")}
+    back = {("unhealthy", after): "provider_healthy" for after in ("unknown", "healthy", "suspect")}
+    assert told == out | back
