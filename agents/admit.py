@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from agents.outgoing import Clock, Encoder, decode, place_of
 from agents.planning import Plan, Planner, call_of
+from agents.structured import schema_problem
 from config import ledger
 from config.transactions import Transactions
 from core.admission import LONGEST_LABEL, UUID, problem_of
@@ -90,7 +91,7 @@ class Admit:
 
     def _plan(self, request: LlmRequest, size: int, to: ReplyTo | NoReplyTo | None, now: int) -> Plan | LlmResponse:
         """The plan for a request, or the answer that refuses it."""
-        problem = problem_of(request, size, self._rules.max_request_bytes)
+        problem = problem_of(request, size, self._rules.max_request_bytes) or schema_problem(request)
         if problem is None and isinstance(to, NoReplyTo):
             problem = to.error
         if problem is not None:

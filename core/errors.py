@@ -31,6 +31,7 @@ CODES: dict[str, Kind] = {
     "provider_timeout": Kind(True, "The provider did not answer in time."),
     "provider_connection": Kind(True, "The connection to the provider failed or was cut."),
     "provider_bad_answer": Kind(True, "The provider's answer could not be read or was empty."),
+    "provider_schema_mismatch": Kind(True, "The answer does not follow the JSON schema that the request gave."),
     "provider_auth": Kind(False, "The provider's key is missing, refused or lacks a permission."),
     "provider_invalid_request": Kind(False, "The provider refused the request as it stands."),
     "provider_unknown_model": Kind(False, "The provider does not know the model."),

@@ -112,10 +112,12 @@ def upper_bound(
     max_output_tokens: int,
     price: Price | None,
     context_tokens: int | None = None,
+    reread_tokens: int = 0,
 ) -> int | None:
     """The most that one call for this request can cost at a provider of this kind, in nano-USD; None without a price.
 
-    The dearest input and output class of the model are taken. ValueError where nothing bounds the request's media, which
+    The dearest input and output class of the model are taken. `reread_tokens` are those that a call to repair the answer
+    reads beside the request: the answer, and what is wrong with it. ValueError where nothing bounds the request's media, which
     `unbounded_by` refuses.
     """
     if price is None:
@@ -123,7 +125,7 @@ def upper_bound(
     media = media_tokens(request, kind, model, context_tokens)
     if media is None:
         raise ValueError(f"No bound is known for the media of request {request['request_id']} at {kind}/{model}.")
-    input_tokens = text_tokens(request) + media
+    input_tokens = text_tokens(request) + media + reread_tokens
     dearest_in = max(price.usd_per_mtok(name, input_tokens) or Decimal(0) for name in INPUT_CLASSES)
     dearest_out = max(price.usd_per_mtok(name, input_tokens) or Decimal(0) for name in OUTPUT_CLASSES)
     return nano_usd(input_tokens, dearest_in) + nano_usd(max_output_tokens, dearest_out)

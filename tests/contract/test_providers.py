@@ -20,6 +20,7 @@ from agents.providers import openai as openai_api
 from agents.providers import openai_compatible as compatible_api
 from agents.providers import provider
 from agents.providers.base import Provider
+from agents.structured import answer_problem, answer_text, checked, repair_request
 from config.settings import ProviderSettings
 from core.admission import problem_of
 from core.errors import CODES, ProviderError
@@ -184,6 +185,27 @@ def test_an_answer_follows_its_schema(simulator: Simulator, name: str) -> None:
     reply = ask(settings_of(name, simulator.url), asked)
     assert isinstance(reply, Reply)
     assert list(json.loads(reply.output[0]["text"] or "")) == ["city"]
+
+
+@every_provider
+def test_an_answer_off_its_schema_is_repaired(simulator: Simulator, name: str) -> None:
+    """A wrong answer is told from a right one, and the provider answers rightly when it is shown what was wrong."""
+    asked = llm_call(name, directive={"fault": "off_schema", "times": 1, "key": f"{name} off its schema"})
+    schema = (
+        '{"type":"object","properties":{"city":{"type":"string"}},"required":["city"],"additionalProperties":false}'
+    )
+    asked["request"]["parameters"] = {**asked["request"]["parameters"], "response_format": schema}
+    wrong = ask(settings_of(name, simulator.url), asked)
+    assert isinstance(wrong, Reply), wrong
+    problem = answer_problem(asked["request"], wrong)
+    assert problem is not None
+    with pytest.raises(ProviderError) as mismatch:
+        checked(asked, wrong)
+    assert mismatch.value.reply is wrong
+    right = ask(settings_of(name, simulator.url), repair_request(asked, answer_text(wrong), problem))
+    assert isinstance(right, Reply), right
+    assert checked(asked, right) is right
+    assert [seen["outcome"] for seen in simulator.calls()] == ["answered", "answered"]
 
 
 def conversation(name: str, *messages: Message, **changes: Any) -> LlmCall:
