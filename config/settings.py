@@ -103,6 +103,11 @@ class Settings(BaseSettings):
     #: How often a provider's health is checked; one that is not well is checked five times as often.
     health_check_seconds: Seconds = 300.0
 
+    #: A folder with tasks of the deployment's own, in place of shipped ones of the same name.
+    tasks_dir: str | None = None
+    #: Whether a task's `url` input is fetched where its text is not given; never from a private address.
+    task_fetch_urls: bool = False
+
     sink_batch_rows: Count = 20_000
     sink_batch_seconds: Seconds = 1.0
     #: What ClickHouse keeps of prompts and answers, for 30 days: all, their SHA-256, or nothing.
