@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 import uuid
+from pathlib import Path
 from typing import Any, cast
 
 from cli.errors import CommandError
 from schemas.events import LlmRequest
 from schemas.jsonform import InvalidJson, from_json
+
+INPUT_HELP = "a task's inputs: a file with a JSON object, - for standard input, or the object itself"
 
 
 def new_id() -> str:
@@ -46,6 +50,27 @@ def parse(text: str, where: str) -> Any:
         return json.loads(text)
     except ValueError as problem:
         raise CommandError(f"{where} is not JSON ({problem}); write one request a line.") from None
+
+
+def input_text(argument: str) -> str:
+    """The JSON object in text that `--input` stands for; `CommandError` when it cannot be read or is none."""
+    if argument.lstrip().startswith("{"):
+        text, where = argument, "--input"
+    elif argument == "-":
+        text, where = sys.stdin.read(), "Standard input"
+    else:
+        where = f"File {argument}"
+        try:
+            text = Path(argument).read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as problem:
+            raise CommandError(f"{where} cannot be read ({problem}); give another path, - or a JSON object.") from None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise CommandError(f"{where} is not JSON ({problem}); write a task's inputs as one JSON object.") from None
+    if not isinstance(found, dict):
+        raise CommandError(f"{where} is no JSON object; write a task's inputs as one.")
+    return text
 
 
 def text_of(answer: dict[str, Any]) -> str:

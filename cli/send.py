@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from cli.errors import CommandError
 from cli.exchange import Exchange
-from cli.lines import parse, request_of, text_of, usd
+from cli.lines import INPUT_HELP, input_text, parse, request_of, text_of, usd
 from cli.stackfile import stack_settings
 from schemas.codec import Event
 from schemas.jsonform import to_json
@@ -26,6 +26,7 @@ from schemas.jsonform import to_json
 def describe(parser: argparse.ArgumentParser) -> None:
     """A prompt or a file, and fields for requests that do not have them."""
     parser.add_argument("prompt", nargs="?", help="the text of one user message")
+    parser.add_argument("--input", metavar="FILE", help=f"with --task: {INPUT_HELP}")
     parser.add_argument("--file", metavar="PATH", help="requests as JSON lines; - reads standard input")
     parser.add_argument(
         "--out", metavar="PATH", help="write the answers as JSON lines here (with --file; default standard output)"
@@ -49,9 +50,12 @@ def _positive(text: str) -> float:
 
 def run(arguments: argparse.Namespace) -> int:
     """Send and wait; 0 when every request got its answer, whatever the outcome, else 1."""
-    if (arguments.prompt is None) == (arguments.file is None):
-        raise CommandError("Give either a prompt or --file; see `millstream send --help`.")
-    if arguments.prompt is not None and (arguments.out or arguments.rate):
+    one = arguments.prompt is not None or arguments.input is not None
+    if one == (arguments.file is not None):
+        raise CommandError("Give a prompt, --task with --input, or --file; see `millstream send --help`.")
+    if arguments.input is not None and arguments.task is None:
+        raise CommandError("--input goes with --task; name the task that it is for, as in --task draft_cv.")
+    if one and (arguments.out or arguments.rate):
         raise CommandError("--out and --rate go with --file; leave them out or put the requests into a file.")
     names = ("model", "tenant", "user", "project", "task", "plan")
     defaults = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
@@ -59,7 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _send_one(arguments: argparse.Namespace, defaults: dict[str, Any]) -> int:
-    request = request_of({"prompt": arguments.prompt}, defaults, "The request")
+    fields = {} if arguments.prompt is None else {"prompt": arguments.prompt}
+    if arguments.input is not None:
+        fields["input"] = input_text(arguments.input)
+    request = request_of(fields, defaults, "The request")
     exchange = Exchange(stack_settings())
     exchange.send(request)
     exchange.flush()

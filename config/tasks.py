@@ -81,7 +81,7 @@ class Tasks:
         task = self.get(request["task"]) if self._fetches_pages else None
         if task is None or task.page is None:
             return None
-        values = _inputs(request)
+        values = inputs_of(request["input"])
         return None if isinstance(values, str) or not _stands_alone(task, values) else str(values[task.page[0]])
 
     def prepare(self, request: LlmRequest, sticky: str, page: str | None = None) -> Prepared | Error:
@@ -96,7 +96,7 @@ class Tasks:
             return Prepared(request, task.route if task else request["task"], None, False)
         if task is None:
             return self._unknown(request["task"])
-        values = _inputs(request)
+        values = inputs_of(request["input"])
         if isinstance(values, str):
             return _refused(values)
         if (problem := task.inputs.problem(values, "input")) is not None:
@@ -163,10 +163,10 @@ def choose(task: Task, sticky: str) -> Prompt:
     raise AssertionError("a hash below 1 lies within the weights")
 
 
-def _inputs(request: LlmRequest) -> dict[str, Any] | str:
-    """The inputs in a request, none where it leaves them out; a sentence where they are no JSON object."""
+def inputs_of(text: str | None) -> dict[str, Any] | str:
+    """The inputs in a request's `input`, none where it is left out; one sentence where they are no JSON object."""
     try:
-        values = orjson.loads(request["input"] if request["input"] is not None else "{}")
+        values = orjson.loads(text if text is not None else "{}")
     except orjson.JSONDecodeError as problem:
         return f"Field input is not JSON ({problem}); send a JSON object in text."
     return values if isinstance(values, dict) else "Field input is no JSON object; send one, in text."

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from config.json_schema import DEEPEST, Schema
@@ -275,6 +276,7 @@ def test_a_version_of_weight_zero_gets_nothing(tmp_path: Path) -> None:
     assert {prepared("greet", {"who": "x"}, tasks, str(n)).prompt_version for n in range(200)} == {"greet/warm"}
 
 
+@examples(deadline=None)
 @given(st.text(), st.lists(st.integers(0, 1_000_000), min_size=1, max_size=5).filter(any))
 def test_every_key_gets_a_version_that_has_weight(sticky: str, weights: list[int]) -> None:
     """Whatever the key and the weights, the choice is one of the versions with a weight, and the same when asked again."""
@@ -458,6 +460,7 @@ ATTACKS = (
 TEXTS = st.lists(st.sampled_from(ATTACKS) | st.text(st.characters(exclude_categories=["Cs"])), min_size=1).map("".join)
 
 
+@examples(deadline=None)
 @given(TEXTS)
 def test_an_input_is_never_template_code(text: str) -> None:
     """Whatever a text says, it stands in the prompt character by character, and the prompt around it is the same."""
@@ -472,6 +475,7 @@ JSON = st.recursive(
 )
 
 
+@examples(deadline=None)
 @given(st.sampled_from(NAMES), st.dictionaries(st.sampled_from(["text", "profile", "job", "purpose", "lead", "fields", "image", "url"]), JSON))  # fmt: skip
 def test_any_input_of_any_task_is_prepared_or_refused_and_always_the_same(name: str, values: dict[str, Any]) -> None:
     """No input makes a task raise; what comes of it is the same each time, and an accepted text stands in it as it is."""
