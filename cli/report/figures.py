@@ -8,7 +8,7 @@ from typing import Any
 from cli.report.window import Window
 from schemas.events import Tokens
 
-DIMENSIONS = ("tenant", "user", "project", "task", "model", "provider", "day")
+DIMENSIONS = ("tenant", "user", "project", "task", "prompt_version", "route", "model", "provider", "day")
 TOKEN_CLASSES = tuple(Tokens.__annotations__)
 INPUT_CLASSES = ("input_uncached", "cache_read", "cache_write_5m", "cache_write_1h", "input_audio")
 
@@ -34,6 +34,12 @@ class Figures:
     p99: int | None
     first_token_p50: int | None
     first_token_p95: int | None
+
+    @property
+    def spend_per_call(self) -> int | None:
+        """Nano-USD that a call of known cost came to on average, rounded; None without any."""
+        known = self.calls - self.unpriced - self.unknown
+        return round(self.spend / known) if known > 0 else None
 
     @property
     def error_share(self) -> float | None:
@@ -124,7 +130,7 @@ def figures_values(figures: Figures) -> dict[str, Any]:
     """One group's figures as flat JSON values, their units in their names."""
     return {
         "name": figures.name, "calls": figures.calls, "errors": figures.errors, "spend_nano_usd": figures.spend,
-        "unpriced_calls": figures.unpriced, "unknown_cost_calls": figures.unknown,
+        "spend_per_call_nano_usd": figures.spend_per_call, "unpriced_calls": figures.unpriced, "unknown_cost_calls": figures.unknown,
         "unknown_cost_at_most_nano_usd": figures.unknown_most,
         **{f"tokens_{name}": count for name, count in figures.tokens.items()},
         "cache_share": figures.cache_share,

@@ -128,8 +128,8 @@ def _plot(svg: str, y: Sequence[str], x: Sequence[str]) -> str:
 def _groups(report: Report) -> str:
     most = max((group.spend for group in report.groups), default=0) or 1
     heads = [
-        (report.by, ""), ("spend", "n"), ("", "opt"), *([("trend", "opt")] if report.trends else []), ("unpriced", "n"),
-        ("unknown cost", "n"), ("calls", "n"), ("failed", "n"), ("p50", "n"), ("p95", "n"), ("p99", "n"), ("first token", "n"),
+        (report.by, ""), ("spend", "n"), ("", "opt"), *([("trend", "opt")] if report.trends else []),
+        ("per call", "n"), ("unpriced", "n"), ("unknown cost", "n"), ("calls", "n"), ("failed", "n"), ("p50", "n"), ("p95", "n"), ("p99", "n"), ("first token", "n"),
         ("tokens in", "n"), ("out", "n"), ("cached", "n"),
     ]  # fmt: skip
     rows = []
@@ -141,7 +141,7 @@ def _groups(report: Report) -> str:
             f'<td class="name" title="{name}">{shown}</td>', _number(money(group.spend)),
             f'<td class="bar opt">{_bar(group.spend, most)}</td>',
             *([f'<td class="opt">{tiny_columns(trend, f"Spend over time of {plain(group.name)}")}</td>'] if report.trends else []),
-            _number(count(group.unpriced or None)), _number(count(group.unknown or None)), _number(count(group.calls)),
+            _number(money(group.spend_per_call)), _number(count(group.unpriced or None)), _number(count(group.unknown or None)), _number(count(group.calls)),
             _number(share(group.error_share), "red" if group.errors else ""),
             *(_number(duration(time)) for time in (group.p50, group.p95, group.p99, group.first_token_p50)),
             _number(count(group.tokens_in)), _number(count(group.tokens_out)), _number(share(group.cache_share)),

@@ -113,7 +113,7 @@ def _spend(report: Report, width: int) -> Table:
     table.add_column(report.by)
     table.add_column("spend", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for name in (*(("unpriced", "unknown cost") if roomy else ("no cost",)), "calls", "failed"):
+    for name in ("per call", *(("unpriced", "unknown cost") if roomy else ("no cost",)), "calls", "failed"):
         table.add_column(name, justify="right", no_wrap=True)
     trend = max(0, min(40, width - 110)) if report.trends else 0
     if trend:
@@ -123,7 +123,7 @@ def _spend(report: Report, width: int) -> Table:
         without = (group.unpriced, group.unknown) if roomy else (group.unpriced + group.unknown,)
         table.add_row(
             _name(group, report.by), money(group.spend), Text(bar(group.spend, most, BAR), style="green"),
-            *(count(number or None) for number in without), count(group.calls), _failed(group),
+            money(group.spend_per_call), *(count(number or None) for number in without), count(group.calls), _failed(group),
             *([Text(spark(report.trends.get(group.name, [0]), trend), style="green")] if trend else []),
         )  # fmt: skip
     if report.more:

@@ -264,7 +264,7 @@ def test_what_the_spend_lacks_is_said_beside_it() -> None:
     assert words in " ".join(drawn(report()).split())
     assert words.split(":")[0] not in drawn(report(total=figures("", unpriced=0, unknown=0)))
     line = next(line for line in drawn(report(), 120).splitlines() if line.startswith("acme"))
-    assert line.split()[3:6] == ["3", "2", "40"]
+    assert line.split()[3:7] == ["$0.035", "3", "2", "40"]
 
 
 def test_nothing_to_report_is_said() -> None:
