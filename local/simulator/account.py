@@ -38,10 +38,9 @@ class Totals:
         """One call less is under way, with this for an end."""
         self.in_flight -= 1
         self.outcomes[outcome] += 1
-        if outcome == "answered":
-            self.tokens = [a + b for a, b in zip(self.tokens, tokens, strict=True)]
-            self.cost_nano_usd += cost or 0
-            self.unpriced_calls += cost is None
+        self.tokens = [a + b for a, b in zip(self.tokens, tokens, strict=True)]
+        self.cost_nano_usd += cost or 0
+        self.unpriced_calls += cost is None
 
     def as_json(self) -> dict[str, Any]:
         """The sums as `GET /_sim/ledger` shows them; calls are those that have ended."""
@@ -90,8 +89,8 @@ class Account:
         return Call(provider, client_request_id, time.time_ns() // 1_000)
 
     def end(self, call: Call) -> None:
-        """Record what became of the call; only an answered one has tokens and a cost."""
-        tokens, cost = (call.tokens, call.cost_nano_usd) if call.outcome == "answered" else (NO_TOKENS, 0)
+        """Record what became of the call; an answered one has tokens and a cost, and a stream as far as it was made."""
+        tokens, cost = call.tokens, call.cost_nano_usd
         self._overall.ended(call.outcome, tokens, cost)
         self._by_provider[call.provider].ended(call.outcome, tokens, cost)
         self._last += 1

@@ -53,8 +53,6 @@ class AnthropicMessages:
         for field in ("model", "max_tokens", "messages"):
             if body.get(field) is None:
                 raise Refused(400, f"{field}: Field required")
-        if body.get("stream"):
-            raise Refused(400, "stream: The simulator does not stream; leave it out")
         if type(body["max_tokens"]) is not int or body["max_tokens"] < 1:
             raise Refused(400, "max_tokens: must be greater than or equal to 1")
         messages = body["messages"]
@@ -67,6 +65,7 @@ class AnthropicMessages:
         return Prompt(
             str(body["model"]), text, asked, body["max_tokens"], _tool(body, messages[-1]["content"]), _schema(body),
             media_tokens=media.image_tokens + media.file_tokens,
+            streamed=bool(body.get("stream")),
         )  # fmt: skip
 
     def answer(self, prompt: Prompt, answer: Answer) -> Json:

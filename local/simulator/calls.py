@@ -48,7 +48,7 @@ class Prompt:
     """One request: its texts without directives, the directives' keys, and what form the answer must have.
 
     `tool` is the tool to call, `schema` the JSON schema of a structured answer; at most `max_tokens` may be made.
-    `media_tokens` are those of images and files, `audio_tokens` those of audio.
+    `media_tokens` are those of images and files, `audio_tokens` those of audio. The answer is `streamed` where the request asks for it; `stream_usage` where its stream shall tell the usage (OpenAI).
     """
 
     model: str
@@ -59,6 +59,8 @@ class Prompt:
     schema: Json | None = None
     media_tokens: int = 0
     audio_tokens: int = 0
+    streamed: bool = False
+    stream_usage: bool = False
 
 
 @dataclass(frozen=True, slots=True)

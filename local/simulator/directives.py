@@ -19,11 +19,30 @@ TOKEN_KEYS = {
 }  # fmt: skip
 WAITS = ("retry_after", "retry_after_ms", "retry_after_date")
 KEYS = frozenset(
-    {"latency_ms", "status", "times", "key", "fault", "usage", "missing_usage", "text", "tool_call", *WAITS}
+    {"latency_ms", "status", "times", "key", "fault", "usage", "missing_usage", "text", "tool_call", "stream", *WAITS}
 )
-SPOILING = frozenset({"status", "fault", "times", "key", *WAITS})
+SPOILING = frozenset({"status", "fault", "stream", "times", "key", *WAITS})
 MOST_KEYS = 1_000_000
 _DECODER = json.JSONDecoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a stream goes: its waits, and before which piece, from 0, it breaks and how; None for never."""
+
+    first_token_ms: float = 0
+    pace_ms: float = 0
+    stall_at: int | None = None
+    stall_seconds: float = 0
+    cut_at: int | None = None
+    malformed_at: int | None = None
+    error_at: int | None = None
+    no_end: bool = False
+
+
+STEADY = Pace()
+PLACES = ("stall_at", "cut_at", "malformed_at", "error_at")
+DURATIONS = ("first_token_ms", "pace_ms", "stall_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +57,7 @@ class Directive:
     missing_usage: bool = False
     text: str | None = None
     tool_call: Json | None = None
+    pace: Pace = STEADY
 
 
 ORDINARY = Directive()
@@ -98,7 +118,7 @@ class Directives:
         times = asked.get("times")
         if times is None or not self._over(_key(asked, prompt), times):
             return directive
-        faulty = directive.status is not None or directive.fault is not None
+        faulty = directive.status is not None or directive.fault is not None or directive.pace != STEADY
         latency = directive.latency_ms if faulty else None
         return replace(directive, latency_ms=latency, status=None, wait=NO_WAIT, fault=None)
 
@@ -147,6 +167,7 @@ def _checked(asked: Json) -> Directive:
         missing_usage=bool(asked.get("missing_usage")),
         text=text,
         tool_call=tool_call,
+        pace=_pace(asked.get("stream") or {}),
     )
 
 
@@ -156,6 +177,17 @@ def _number(key: str, value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
         raise Refused(400, f"The simulator's {key} is {value!r}; it must be a number of at least 0.")
     return value
+
+
+def _pace(asked: Any) -> Pace:
+    if not isinstance(asked, dict) or asked.keys() - {*PLACES, *DURATIONS, "no_end"}:
+        known = sorted((*PLACES, *DURATIONS, "no_end"))
+        raise Refused(400, f"The simulator's stream is {asked!r}; it must have keys of {known}.")
+    for key in PLACES:
+        if (place := asked.get(key)) is not None and (type(place) is not int or place < 0):
+            raise Refused(400, f"The simulator's stream.{key} is {place!r}; it must be a whole number.")
+    durations = {key: _number(f"stream.{key}", asked.get(key)) or 0 for key in DURATIONS}
+    return Pace(**{key: asked.get(key) for key in PLACES}, **durations, no_end=bool(asked.get("no_end")))  # type: ignore[arg-type]
 
 
 def _usage(usage: Any) -> dict[str, int]:

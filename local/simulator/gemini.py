@@ -40,6 +40,8 @@ NO_KEY = (
 BAD_KEY = NO_KEY.replace("is missing required authentication credential", "had invalid authentication credentials")
 REASONS = {NO_KEY: "CREDENTIALS_MISSING", BAD_KEY: "ACCESS_TOKEN_TYPE_UNSUPPORTED"}
 FINISH = {"stop": "STOP", "tool": "STOP", "length": "MAX_TOKENS", "refused": "SAFETY"}
+STREAMED = "streamGenerateContent"
+METHODS = ("generateContent", STREAMED)
 
 
 class Gemini:
@@ -59,8 +61,8 @@ class Gemini:
     def read(self, headers: Mapping[str, str], body: Json, model: str | None) -> Prompt:
         """The prompt in a request; `Refused` for what the API or the simulator does not take."""
         name, _, method = (model or "").rpartition(":")
-        if method != "generateContent":
-            raise Refused(400, f"The simulator does not answer {method}; call generateContent, which does not stream.")
+        if method not in METHODS:
+            raise Refused(400, f"The simulator does not answer {method}; call {' or '.join(METHODS)}.")
         contents = field(body, "contents")
         if not contents:
             raise Refused(400, "* GenerateContentRequest.contents: contents is not specified\n")
@@ -80,6 +82,7 @@ class Gemini:
             _schema(config),
             media_tokens=media.image_tokens + media.file_tokens,
             audio_tokens=media.audio_tokens,
+            streamed=method == STREAMED,
         )
 
     def answer(self, prompt: Prompt, answer: Answer) -> Json:
@@ -182,10 +185,10 @@ def _details(refused: Refused, wait: Wait) -> list[Json]:
 
 def _rest(prompt: Prompt, tokens: Tokens | None) -> Json:
     body: Json = {"modelVersion": prompt.model, "responseId": f"{letters(8)}-{hexadecimal(14)}"}
-    return body if tokens is None else {"usageMetadata": _usage(tokens)} | body
+    return body if tokens is None else {"usageMetadata": usage_metadata(tokens)} | body
 
 
-def _usage(tokens: Tokens) -> Json:
+def usage_metadata(tokens: Tokens) -> Json:
     """Prompt tokens include those of the cache and of audio, candidates' exclude thoughts; but for totals, no zeros."""
     candidates = tokens.output_text + tokens.output_audio
     usage: Json = {"promptTokenCount": tokens.input_total}

@@ -87,14 +87,10 @@ class OpenAI:
 
 
 def model_of(body: Json) -> str:
-    """The model asked for; `Refused` when there is none or a stream is asked for."""
+    """The model asked for; `Refused` when there is none."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
         raise Refused(400, "you must provide a model parameter")
-    if body.get("stream"):
-        raise Refused(
-            400, "The simulator does not stream; leave out 'stream'.", code="unsupported_value", param="stream"
-        )
     return model
 
 

@@ -43,6 +43,8 @@ class OpenAIChat(OpenAI):
             schema=_schema(body.get("response_format")),
             media_tokens=media.image_tokens + media.file_tokens,
             audio_tokens=media.audio_tokens,
+            streamed=bool(body.get("stream")),
+            stream_usage=bool((body.get("stream_options") or {}).get("include_usage")),
         )  # fmt: skip
 
     def answer(self, prompt: Prompt, answer: Answer) -> Json:

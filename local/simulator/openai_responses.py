@@ -23,6 +23,9 @@ class OpenAIResponses(OpenAI):
     def read(self, headers: Mapping[str, str], body: Json, model: str | None) -> Prompt:
         """The prompt in a request; `Refused` for what the API or the simulator does not take."""
         model = model_of(body)
+        if body.get("stream"):
+            message = "The simulator streams Chat Completions only; leave out 'stream'."
+            raise Refused(400, message, code="unsupported_value", param="stream")
         given = body.get("input")
         if not given:
             raise Refused(400, "Missing required parameter: 'input'.", code="missing_required_parameter", param="input")

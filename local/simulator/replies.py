@@ -17,6 +17,8 @@ from local.simulator.calls import NO_TOKENS, NO_WAIT, Answer, Json, Prompt, Refu
 from local.simulator.dialect import Dialect
 from local.simulator.directives import ORDINARY, Directive, Directives
 from local.simulator.prices import cost_nano_usd
+from local.simulator.sse import event
+from local.simulator.streaming import Stream
 
 GARBAGE = b"<html><head><title>upstream</title></head><body>\xff\xfe no JSON here </body>"
 
@@ -34,6 +36,7 @@ class Reply:
     model: str | None = None
     tokens: Tokens = NO_TOKENS
     cost_nano_usd: int | None = 0
+    stream: Stream | None = None
 
 
 def reply(
@@ -52,6 +55,8 @@ def reply(
     try:
         dialect.authenticate(headers, query)
         prompt = _read(dialect, headers, raw, path_model)
+        if prompt.streamed and dialect.provider == "google" and query.get("alt") != "sse":
+            raise Refused(400, "The simulator streams server-sent events only; add alt=sse.")
         directive = directives.of(dialect.provider, prompt)
         if unreported := dialect.unreported & {name for name, count in directive.usage.items() if count}:
             raise Refused(400, f"The simulator cannot report {sorted(unreported)}: this API has no field for it.")
@@ -74,8 +79,14 @@ def _answered(
     dialect: Dialect, prompt: Prompt, directive: Directive, made: Answer, request_id: str, latency_ms: float
 ) -> Reply:
     sent = dialect.headers(request_id, latency_ms)
-    body = orjson.dumps(dialect.answer(prompt, made))
-    result = Reply(200, sent, body, "garbled", latency_ms, model=prompt.model)
+    body = dialect.answer(prompt, made)
+    result = Reply(200, sent, orjson.dumps(body), "garbled", latency_ms, model=prompt.model)
+    if prompt.streamed and directive.fault in (None, "refusal"):
+        named = "error" if dialect.provider == "anthropic" else None
+        overloaded = dialect.failure(dialect.injected(529 if named else 503, prompt, NO_WAIT), NO_WAIT, request_id)
+        broken = event(overloaded, named)
+        result.stream = Stream(dialect.provider, prompt, made, body, directive.pace, broken)
+        return result
     match directive.fault:
         case None | "refusal" | "off_schema":
             result.outcome, result.tokens = "answered", made.tokens

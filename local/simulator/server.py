@@ -138,6 +138,8 @@ async def _carry_out(request: web.BaseRequest, decided: Reply, call: Call) -> we
     if decided.manner == "reset":
         _reset(request)
         return web.Response()
+    if decided.stream is not None:
+        return await decided.stream.play(request, decided.headers, call)
     call.status = decided.status
     if decided.manner == "truncated":
         response: web.StreamResponse = web.StreamResponse(status=decided.status, headers=decided.headers)

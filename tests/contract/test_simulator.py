@@ -645,16 +645,17 @@ def test_an_answer_that_nobody_reads_is_cut_off(simulator: Simulator) -> None:
 
 
 def test_requests_that_are_wrong_are_refused(simulator: Simulator) -> None:
-    """Streams, bad JSON, missing fields, unknown directives and inexpressible usage get a 400 that says what is wrong."""
+    """Bad JSON, missing fields, unknown directives and inexpressible usage get a 400 that says what is wrong."""
     chat, key = "/openai/v1/chat/completions", {"Authorization": "Bearer k", "X-Goog-Api-Key": "k"}
     claude, version = "/anthropic/v1/messages", {"Anthropic-Version": "2023-06-01"}
     hello: dict[str, Any] = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hello"}]}
-    stream, wrong = hello | {"stream": True}, {"role": "user", "content": directive(latency=1)}
+    wrong = {"role": "user", "content": directive(latency=1)}
     audio = {"role": "user", "content": directive(usage={"input_audio": 1})}
     cases: list[tuple[str, Any, str]] = [
-        (chat, stream, "stream"),
-        (claude, stream | {"max_tokens": 9}, "stream"),
-        ("/google/v1beta/models/gemini-2.5-flash:streamGenerateContent", {"contents": [{}]}, "stream"),
+        ("/openai/v1/responses", {"model": "gpt-5-mini", "input": "hello", "stream": True}, "stream"),
+        (chat, hello | {"messages": [{"role": "user", "content": directive(stream={"cut": 4})}]}, "stream"),
+        ("/google/v1beta/models/gemini-2.5-flash:streamGenerateContent", {"contents": [{"parts": []}]}, "alt=sse"),
+        ("/google/v1beta/models/gemini-2.5-flash:countTokens", {"contents": [{"parts": []}]}, "countTokens"),
         (chat, {"messages": []}, "model"),
         (chat, hello | {"messages": []}, "messages"),
         (chat, hello | {"n": 2}, "choice"),
