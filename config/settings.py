@@ -40,6 +40,7 @@ class ProviderSettings:
     base_url: str | None
     key_setting: str
     kind: str = ""
+    stream_stall_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", self.kind or self.name)
@@ -85,6 +86,8 @@ class Settings(BaseSettings):
     lane_concurrency: Count = 256
     lane_in_flight: Count = 1_024
     call_timeout_seconds: Seconds = 600.0
+    #: How long a streamed answer that has begun may be silent before its call is given up.
+    stream_stall_seconds: Seconds = 30.0
     max_attempts: Count = 3
     backoff_base_seconds: Seconds = 0.5
     backoff_max_seconds: Seconds = 30.0
@@ -159,7 +162,11 @@ class Settings(BaseSettings):
             return ProviderSettings(name, None, None, setting)
         key: SecretStr | None = getattr(self, f"{prefix}_api_key")
         return ProviderSettings(
-            name, key.get_secret_value() if key else None, getattr(self, f"{prefix}_base_url"), setting
+            name,
+            key.get_secret_value() if key else None,
+            getattr(self, f"{prefix}_base_url"),
+            setting,
+            stream_stall_seconds=self.stream_stall_seconds,
         )
 
     def served(self) -> tuple[str, ...]:

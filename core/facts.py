@@ -30,12 +30,13 @@ WHO = ("tenant", "user", "api_key_id", "project", "tags", "task", "plan")
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One provider call as it was begun; `started_at` in microseconds since 1970."""
+    """One provider call as it was begun, and when the first piece of a streamed answer came; microseconds since 1970."""
 
     attempt_id: str
     number: int
     reason: AttemptReason
     started_at: int
+    first_token_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def _result(result: Reply | ProviderError | None) -> tuple[CallStatus, Error | N
 
 
 def _cost(result: Reply | ProviderError | None, reply: Reply | None, price: Price | None) -> Cost:
-    if reply is not None:
+    if reply is not None and reply.counted:
         return cost_of(reply.tokens, None if reply.terms else price)
     if isinstance(result, ProviderError) and result.charged == "no":
         return NOTHING_CHARGED
@@ -77,6 +78,7 @@ def usage(
     cost = _cost(result, reply, price)
     terms = reply.terms if reply else None
     ended = result is not None
+    first = attempt.first_token_at
     fact: dict[str, Any] = dict(
         attempt_id=attempt.attempt_id,
         request_id=request["request_id"],
@@ -100,13 +102,13 @@ def usage(
         price_date=price.day if price and not terms else None,
         provider_usage=reply.provider_usage if reply else None,
         queue_us=max(0, attempt.started_at - request["created_at"]),
-        first_token_us=None,
+        first_token_us=None if first is None else max(0, first - attempt.started_at),
         provider_us=finished_at - attempt.started_at if ended else None,
         total_us=max(0, finished_at - request["created_at"]) if ended else None,
         created_at=request["created_at"],
         admitted_at=call["admitted_at"],
         started_at=attempt.started_at,
-        first_token_at=None,
+        first_token_at=first,
         finished_at=finished_at,
         route=call["route"],
         prompt_version=call["prompt_version"],
@@ -143,6 +145,7 @@ def response(
         cost_status=cost_status,
         admitted_at=call["admitted_at"],
         started_at=attempt.started_at if attempt else None,
+        first_token_at=attempt.first_token_at if attempt else None,
         attempts=len(spent),
         route=call["route"],
         decisions=call["decisions"],

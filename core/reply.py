@@ -18,7 +18,8 @@ class Reply:
 
     `finish_reason` is `stop`, `length`, `tool_calls`, `content_filter` or `other`; `provider_usage` is the usage as the
     provider reported it, JSON in text, or None where it reported none. `terms` says what the provider charges for by other
-    prices than the model's standard ones, such as `service tier priority`; None where nothing.
+    prices than the model's standard ones, such as `service tier priority`; None where nothing. `counted` is False where a
+    stream broke off before the usage of the whole call was told: the tokens are those so far, and the cost is not known.
     """
 
     output: tuple[ContentPart, ...]
@@ -28,6 +29,7 @@ class Reply:
     tokens: Tokens
     provider_usage: str | None
     terms: str | None = None
+    counted: bool = True
 
 
 def text_part(text: str) -> ContentPart:

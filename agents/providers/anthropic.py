@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import anthropic
 import httpx2
 import orjson
 
 from agents.providers.anthropic_content import messages_of, tools_of
+from agents.providers.anthropic_stream import STREAMING
 from agents.providers.base import (
     answer_schema,
     count,
@@ -24,6 +27,7 @@ from agents.providers.base import (
 )
 from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Answer, Api, HttpProvider
 from agents.providers.parts import refuse_unsupported
+from agents.providers.streamed import Streamed
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
 from core.reply import NO_TOKENS, Reply, text_part
@@ -166,19 +170,40 @@ class AnthropicSdk:
 
     async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
         """Post a message."""
+        response = await self._post(body, headers, timeout, stream=False)
+        return Answer(response.status_code, response.headers, response.content)
+
+    @asynccontextmanager
+    async def stream(
+        self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float
+    ) -> AsyncIterator[Streamed]:
+        """The same, read while it comes."""
+        response = await self._post(body, headers, timeout, stream=True)
+        try:
+            yield Streamed(response.status_code, response.headers, response.aiter_bytes())
+        finally:
+            await response.aclose()
+
+    async def _post(
+        self, body: dict[str, Any], headers: dict[str, str], timeout: float, *, stream: bool
+    ) -> httpx2.Response:
         bounds = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
         # The SDK carries a key of its own as a bearer token.
         sent: dict[str, str | anthropic.Omit] = {**headers, "Authorization": anthropic.Omit()}
         try:
-            response = await self._client.post(
-                "/v1/messages",
-                content=orjson.dumps(body),
-                cast_to=httpx2.Response,
-                options={"headers": sent, "timeout": bounds},
+            return cast(
+                httpx2.Response,
+                await self._client.post(
+                    "/v1/messages",
+                    content=orjson.dumps(body),
+                    cast_to=httpx2.Response,
+                    options={"headers": sent, "timeout": bounds},
+                    stream=stream,
+                    stream_cls=anthropic.AsyncStream[Any],
+                ),
             )
         except anthropic.APIStatusError as refused:
-            response = refused.response
-        return Answer(response.status_code, response.headers, response.content)
+            return refused.response
 
     async def close(self) -> None:
         """Close the connections."""
@@ -188,6 +213,6 @@ class AnthropicSdk:
 def provider(settings: ProviderSettings) -> HttpProvider:
     """Anthropic; each call ends with `provider_auth` while there is no key."""
     return HttpProvider(settings, Api(
-        translate_request, translate_response, usage_of, terms_of, key_header,
+        translate_request, translate_response, usage_of, terms_of, STREAMING, key_header,
         lambda s: AnthropicSdk(s.base_url), (anthropic.APIError,),
     ))  # fmt: skip

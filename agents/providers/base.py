@@ -13,14 +13,29 @@ from core.reply import Reply
 from schemas.events import ContentPart, LlmCall, Message, Tokens
 
 
+class Listener(Protocol):
+    """Hears of a streamed answer while it arrives; neither method may wait."""
+
+    def delta(self, text: str) -> None:
+        """A piece of the answer has come: its text, empty for a piece of a tool call."""
+        ...
+
+    def gave_up(self, used: Reply | None) -> None:
+        """The call was cancelled; `used` holds what the provider had told of its usage by then."""
+        ...
+
+
 class Provider(Protocol):
     """A provider that answers calls; as many at once as the lane allows."""
 
-    async def call(self, call: LlmCall, attempt_id: str, timeout: float, key: Key | None = None) -> Reply:
+    async def call(
+        self, call: LlmCall, attempt_id: str, timeout: float, key: Key | None = None, listener: Listener | None = None
+    ) -> Reply:
         """The provider's answer, at most `timeout` seconds from now; `ProviderError` when there is none.
 
         `attempt_id` is sent along, so that the provider's log and ours can be laid side by side. `key` is this call's alone;
-        None takes the one of the settings. Cancelling the task gives the call up and is not turned into an error.
+        None takes the one of the settings. With a `listener` the answer is streamed to it, and is whole all the same when it
+        is returned. Cancelling the task gives the call up and is not turned into an error.
         """
         ...
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from agents.providers.base import usage_json
+from agents.providers.base import Listener, usage_json
 from agents.providers.failures import failure, status_failure
 from agents.providers.parts import refuse_unsupported
 from config.settings import Key, ProviderSettings
@@ -26,6 +26,7 @@ from core.reply import NO_TOKENS, Reply, text_part
 from schemas.events import LlmCall
 
 SLOW = re.compile(r"slow-(\d{1,9})ms")
+WORD = re.compile(r"\s*\S+|\s+")
 FAIL = re.compile(r"fail-([45]\d\d)")
 
 
@@ -56,8 +57,10 @@ class Echo:
     def __init__(self, settings: ProviderSettings) -> None:
         self._settings = settings
 
-    async def call(self, call: LlmCall, attempt_id: str, timeout: float, key: Key | None = None) -> Reply:
-        """What the model's name asks for."""
+    async def call(
+        self, call: LlmCall, attempt_id: str, timeout: float, key: Key | None = None, listener: Listener | None = None
+    ) -> Reply:
+        """What the model's name asks for; a stream has a piece for each word."""
         model = call["model"]
         settings = self._settings.with_key(key)
         if slow := SLOW.fullmatch(model):
@@ -74,7 +77,11 @@ class Echo:
             raise failure(
                 settings, "provider_content_refused", "The model refused to answer", "maybe", reply=reply_to(call)
             )
-        return reply_to(call)
+        reply = reply_to(call)
+        if listener is not None:
+            for word in WORD.findall(reply.output[0]["text"] or ""):
+                listener.delta(word)
+        return reply
 
     async def _wait(self, seconds: float, timeout: float) -> None:
         await asyncio.sleep(min(seconds, timeout))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import aiohttp
 import httpx2
 import orjson
 
-from agents.providers.base import used_only
+from agents.providers.base import Listener, used_only
 from agents.providers.failures import LONGEST_MESSAGE, failure, said, status_failure, without_secrets
+from agents.providers.streamed import Assembler, Streamed, Streaming, follow
 from config.settings import Key, ProviderSettings
 from core.errors import ProviderError, error
 from core.reply import Reply
@@ -43,6 +45,12 @@ class Sdk(Protocol):
         """The answer, error answers included; what kept it from coming is raised as the SDK raises it."""
         ...
 
+    def stream(
+        self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float
+    ) -> AbstractAsyncContextManager[Streamed]:
+        """The same while it arrives; leaving the context closes its connection where it has not ended."""
+        ...
+
     async def close(self) -> None:
         """Close the SDK's connections."""
         ...
@@ -50,12 +58,13 @@ class Sdk(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """A provider's HTTP API: four pure translations, the header that carries a key, and the SDK, which holds no key."""
+    """A provider's HTTP API: pure translations, the header that carries a key, and the SDK, which holds no key."""
 
     translate_request: Callable[[LlmCall], dict[str, Any]]
     translate_response: Callable[[dict[str, Any]], Reply]
     usage_of: Callable[[dict[str, Any]], Tokens]
     terms_of: Callable[[dict[str, Any]], str | None]
+    streaming: Streaming
     key_header: Callable[[str], dict[str, str]]
     sdk: Callable[[ProviderSettings], Sdk]
     sdk_errors: tuple[type[Exception], ...]
@@ -70,13 +79,17 @@ class HttpProvider:
         self._key_needed = key_needed
         self._sdk = api.sdk(settings)
         self._errors: tuple[type[Exception], ...] = (
-            *api.sdk_errors, aiohttp.ClientError, httpx2.InvalidURL, OSError, UnicodeDecodeError,
+            *api.sdk_errors, aiohttp.ClientError, httpx2.InvalidURL, httpx2.TransportError, OSError, UnicodeDecodeError,
         )  # fmt: skip
 
-    async def call(self, call: LlmCall, attempt_id: str, timeout: float, key: Key | None = None) -> Reply:
+    async def call(
+        self, call: LlmCall, attempt_id: str, timeout: float, key: Key | None = None, listener: Listener | None = None
+    ) -> Reply:
         """The provider's answer; `ProviderError` when there is none."""
         settings = self._settings.with_key(key)
         try:
+            if listener is not None:
+                return await self._stream(call, attempt_id, timeout, settings, listener)
             return await self._call(call, attempt_id, timeout, settings)
         except ProviderError as known:
             failed = known
@@ -99,6 +112,44 @@ class HttpProvider:
             answer = await self._sdk.send(call["model"], body, headers, timeout)
         return self._read(answer, settings)
 
+    async def _stream(
+        self, call: LlmCall, attempt_id: str, timeout: float, settings: ProviderSettings, listener: Listener
+    ) -> Reply:
+        """As `_call`, streamed; a call that ends before its stream does keeps what was told of its usage."""
+        streaming = self._api.streaming
+        body = {**self._api.translate_request(call), **streaming.asked}
+        headers, assembler = self._headers(attempt_id, settings), streaming.assembler()
+        ends = asyncio.get_running_loop().time() + timeout
+        limit = asyncio.timeout_at(ends)
+        try:
+            async with limit, self._sdk.stream(call["model"], body, headers, timeout) as answer:
+                if not answer.is_events:
+                    content = b"".join([piece async for piece in answer.content])
+                    return _heard(self._read(Answer(answer.status, answer.headers, content), settings), listener)
+                await follow(answer.content, assembler, listener, settings, limit)
+            return replace(self._translated(answer.status, assembler.body), counted=assembler.counted)
+        except ProviderError as known:
+            failed = known
+        except asyncio.CancelledError:
+            listener.gave_up(self._told(assembler))
+            raise
+        except self._errors as raised:
+            failed = self._from_exception(raised, timeout)
+            if limit.expired() and (limit.when() or ends) < ends:
+                what = f"The stream of {settings.name} was silent for {settings.stream_stall_seconds:g} seconds"
+                failed = failure(settings, "provider_timeout", what, "maybe", status=200)
+        if failed.charged == "maybe":
+            failed.reply = self._told(assembler) or failed.reply
+        raise failed
+
+    def _told(self, assembler: Assembler) -> Reply | None:
+        """What a stream that broke off has told of its usage."""
+        told = assembler.reported()
+        usage, model = told.get("usage", told.get("usageMetadata")), told.get("model", told.get("modelVersion"))
+        response_id, terms = told.get("id", told.get("responseId")), self._api.terms_of(told)
+        used = used_only(self._api.usage_of(told), usage, model, response_id, terms)
+        return None if used is None else replace(used, counted=assembler.counted)
+
     def _headers(self, attempt_id: str, settings: ProviderSettings) -> dict[str, str]:
         """The headers of one call, its key among them; `ProviderError` for a key that is missing or cannot be sent."""
         key = settings.api_key
@@ -112,20 +163,25 @@ class HttpProvider:
         try:
             body = orjson.loads(answer.content)
         except orjson.JSONDecodeError as why:
-            raise self._bad_answer(answer, f"{len(answer.content)} bytes that are not JSON ({why})") from None
+            raise self._bad_answer(answer.status, f"{len(answer.content)} bytes that are not JSON ({why})") from None
         if not isinstance(body, dict):
-            raise self._bad_answer(answer, "JSON that is not an object")
+            raise self._bad_answer(answer.status, "JSON that is not an object")
         if body.get("error"):
             raise self._error_inside(settings, answer, body)
+        return self._translated(answer.status, lambda: body)
+
+    def _translated(self, status: int, body_of: Callable[[], dict[str, Any]]) -> Reply:
+        body: dict[str, Any] = {}
         try:
+            body = body_of()
             return self._api.translate_response(body)
         except (LookupError, TypeError, AttributeError, ValueError) as why:
             lacking = f"an answer without the expected fields ({type(why).__name__}: {why})"
-            raise self._bad_answer(answer, lacking, self._used(body)) from None
+            raise self._bad_answer(status, lacking, self._used(body)) from None
 
-    def _bad_answer(self, answer: Answer, what: str, reply: Reply | None = None) -> ProviderError:
-        what = f"{self._settings.name} answered {answer.status} with {what}"
-        return failure(self._settings, "provider_bad_answer", what, "maybe", status=answer.status, reply=reply)
+    def _bad_answer(self, status: int, what: str, reply: Reply | None = None) -> ProviderError:
+        what = f"{self._settings.name} answered {status} with {what}"
+        return failure(self._settings, "provider_bad_answer", what, "maybe", status=status, reply=reply)
 
     def _error_inside(self, settings: ProviderSettings, answer: Answer, body: dict[str, Any]) -> ProviderError:
         """The failure for an error object inside a success; it is charged only where something was generated as well."""
@@ -189,6 +245,13 @@ def _chain(raised: BaseException) -> Iterator[BaseException]:
     while link is not None:
         yield link
         link = link.__cause__ or link.__context__
+
+
+def _heard(reply: Reply, listener: Listener) -> Reply:
+    """An answer that came as a whole although a stream was asked for, told as one piece."""
+    for part in reply.output:
+        listener.delta(part["text"] or "")
+    return reply
 
 
 def _json_or_text(content: bytes) -> object:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 from urllib.parse import quote
 
+import aiohttp
 import orjson
 from google import genai
 from google.genai import errors, types
@@ -25,7 +28,9 @@ from agents.providers.base import (
 )
 from agents.providers.exchange import Answer, Api, HttpProvider
 from agents.providers.google_content import contents_of, tools_of
+from agents.providers.google_stream import STREAMING
 from agents.providers.parts import refuse_unsupported
+from agents.providers.streamed import Streamed
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
 from core.features import old_gemini
@@ -195,25 +200,52 @@ class GoogleSdk:
         """Post a generateContent."""
         options = types.HttpOptions(headers=headers, timeout=max(1, int(timeout * 1_000)))
         try:
-            response = await self._client._api_client.async_request("post", _path(model), body, options)
+            response = await self._client._api_client.async_request(
+                "post", _path(model, "generateContent"), body, options
+            )
         except errors.APIError as refused:
             headers_of = getattr(refused.response, "headers", {})
             return Answer(refused.code, headers_of, json.dumps(refused.details).encode())
         return Answer(200, response.headers or {}, str(response.body or "").encode())
+
+    @asynccontextmanager
+    async def stream(
+        self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float
+    ) -> AsyncIterator[Streamed]:
+        """Post a streamGenerateContent, and read its answer while it comes."""
+        options = types.HttpOptions(headers=headers, timeout=max(1, int(timeout * 1_000)))
+        client = self._client._api_client
+        request = client._build_request("post", _path(model, "streamGenerateContent?alt=sse"), body, options)
+        try:
+            answered = await client._async_request(request, options, stream=True)
+        except errors.APIError as refused:
+            said, headers_of = json.dumps(refused.details).encode(), getattr(refused.response, "headers", {})
+            yield Streamed(refused.code, headers_of, _once(said))
+            return
+        answer = cast(aiohttp.ClientResponse, answered.response_stream)
+        try:
+            yield Streamed(answer.status, answer.headers, answer.content.iter_any())
+        finally:
+            # Closes the connection where the stream has not ended; one that has is back in its pool.
+            answer.close()
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aio.aclose()
 
 
-def _path(model: str) -> str:
+def _path(model: str, method: str) -> str:
     kind, _, name = model.rpartition("/")
-    return f"{kind if kind in ('models', 'tunedModels') else 'models'}/{quote(name, safe='')}:generateContent"
+    return f"{kind if kind in ('models', 'tunedModels') else 'models'}/{quote(name, safe='')}:{method}"
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 def provider(settings: ProviderSettings) -> HttpProvider:
     """Gemini; each call ends with `provider_auth` while there is no key."""
     return HttpProvider(settings, Api(
-        translate_request, translate_response, usage_of, terms_of, key_header,
+        translate_request, translate_response, usage_of, terms_of, STREAMING, key_header,
         lambda s: GoogleSdk(s.base_url), (errors.APIError, json.JSONDecodeError),
     ))  # fmt: skip

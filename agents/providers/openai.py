@@ -5,8 +5,9 @@ Why this API and not Responses: docs/decisions/0002-openai-chat-completions.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import httpx2
 import openai
@@ -26,7 +27,9 @@ from agents.providers.base import (
 )
 from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Answer, Api, HttpProvider
 from agents.providers.openai_content import messages_of, tools_of
+from agents.providers.openai_stream import STREAMING
 from agents.providers.parts import refuse_unsupported
+from agents.providers.streamed import Streamed
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
 from core.reply import NO_TOKENS, Reply, text_part
@@ -161,20 +164,41 @@ class OpenAISdk:
 
     async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
         """Post a chat completion."""
+        response = await self._post(body, headers, timeout, stream=False)
+        return Answer(response.status_code, response.headers, response.content)
+
+    @asynccontextmanager
+    async def stream(
+        self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float
+    ) -> AsyncIterator[Streamed]:
+        """The same, read while it comes."""
+        response = await self._post(body, headers, timeout, stream=True)
+        try:
+            yield Streamed(response.status_code, response.headers, response.aiter_bytes())
+        finally:
+            await response.aclose()
+
+    async def _post(
+        self, body: dict[str, Any], headers: dict[str, str], timeout: float, *, stream: bool
+    ) -> httpx2.Response:
         bounds = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
         sent: dict[str, str | openai.Omit] = {"Authorization": openai.Omit(), **headers}
         if self._account is None or not self._account.items() <= headers.items():
             sent |= dict.fromkeys(ACCOUNT_HEADERS, openai.Omit())
         try:
-            response = await self._client.post(
-                "/chat/completions",
-                content=orjson.dumps(body),
-                cast_to=httpx2.Response,
-                options={"headers": sent, "timeout": bounds},
+            return cast(
+                httpx2.Response,
+                await self._client.post(
+                    "/chat/completions",
+                    content=orjson.dumps(body),
+                    cast_to=httpx2.Response,
+                    options={"headers": sent, "timeout": bounds},
+                    stream=stream,
+                    stream_cls=openai.AsyncStream[Any],
+                ),
             )
         except openai.APIStatusError as refused:
-            response = refused.response  # type: ignore[assignment]
-        return Answer(response.status_code, response.headers, response.content)
+            return refused.response
 
     async def close(self) -> None:
         """Close the connections."""
@@ -184,6 +208,6 @@ class OpenAISdk:
 def provider(settings: ProviderSettings) -> HttpProvider:
     """OpenAI; each call ends with `provider_auth` while there is no key."""
     return HttpProvider(settings, Api(
-        translate_request, translate_response, usage_of, terms_of, key_header,
+        translate_request, translate_response, usage_of, terms_of, STREAMING, key_header,
         lambda s: OpenAISdk(s.base_url, s.api_key), (openai.APIError,),
     ))  # fmt: skip

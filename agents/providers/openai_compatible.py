@@ -12,6 +12,7 @@ import openai
 from agents.providers import openai as openai_api
 from agents.providers.exchange import Api, HttpProvider
 from agents.providers.openai import OpenAISdk, key_header, terms_of, translate_response, usage_of
+from agents.providers.openai_stream import STREAMING
 from config.settings import ProviderSettings, SettingsError
 from schemas.events import LlmCall
 
@@ -31,7 +32,7 @@ def provider(settings: ProviderSettings) -> HttpProvider:
             "such as http://127.0.0.1:8000/v1."
         )
     api = Api(
-        translate_request, translate_response, usage_of, terms_of, key_header,
+        translate_request, translate_response, usage_of, terms_of, STREAMING, key_header,
         lambda s: OpenAISdk(s.base_url), (openai.APIError,),
     )  # fmt: skip
     return HttpProvider(settings, api, key_needed=False)
