@@ -6,9 +6,11 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
+from agents.cancel import Cancellation, Cancellations, Cancelled, cancelled_error
+from agents.chunks import Chunks, Send
 from agents.outgoing import Clock, Encoder, decode
 from agents.providers.base import Provider
 from config import ledger
@@ -46,12 +48,14 @@ class CompleteRules:
 class Complete:
     """The complete stage of the provider called `name`; `owner` is the id of this worker process in the ledger.
 
-    `call_ended` hears of every provider call once the ledger knows its end. `slots_in_use` counts the slots taken now.
+    `call_ended` hears of every provider call once the ledger knows its end, `send` publishes the pieces of streamed answers.
+    `slots_in_use` counts the slots taken now.
     """
 
     def __init__(
         self, codec: Codec, transactions: Transactions, name: str, provider: Provider, rules: CompleteRules,
-        prices: Callable[[], Prices], clock: Clock, owner: str, call_ended: Callable[[LlmUsage], None],
+        prices: Callable[[], Prices], clock: Clock, owner: str, call_ended: Callable[[LlmUsage], None], send: Send,
+        cancellations: Cancellations,
     ) -> None:  # fmt: skip
         self._codec = codec
         self._encoder = Encoder(codec, "complete", clock)
@@ -63,6 +67,8 @@ class Complete:
         self._clock = clock
         self._owner = owner
         self._call_ended = call_ended
+        self._send = send
+        self._cancellations = cancellations
         self.slots_in_use = 0
         self._slots = asyncio.Semaphore(rules.concurrency)
         self._running: dict[str, asyncio.Future[None]] = {}
@@ -79,15 +85,16 @@ class Complete:
             await asyncio.wait([running])
         self._running[request_id] = done = asyncio.get_running_loop().create_future()
         try:
-            return await self._complete(call, trace_of(record.headers, request_id))
+            with self._cancellations.watch(request_id, call["request"]["tenant"]) as cancellation:
+                return await self._complete(call, trace_of(record.headers, request_id), cancellation)
         finally:
             del self._running[request_id]
             done.set_result(None)
 
-    async def _complete(self, call: LlmCall, trace: bytes) -> Outcome:
+    async def _complete(self, call: LlmCall, trace: bytes, cancellation: Cancellation) -> Outcome:
         since = call["candidate"]
         while True:
-            turn = await self._turn(call, since)
+            turn = await self._turn(call, since, trace, cancellation)
             match turn.started.step:
                 case Finished():
                     return Emit((*turn.earlier, *unpack(turn.started.answer or b"[]")))
@@ -117,9 +124,10 @@ class Complete:
             if move is None:
                 return Emit((*turn.earlier, *events))
             if isinstance(move, Again):
-                await asyncio.sleep(move.wait)
+                with suppress(Cancelled):
+                    await cancellation.unless(asyncio.sleep(move.wait))
 
-    async def _turn(self, call: LlmCall, since: int) -> Turn:
+    async def _turn(self, call: LlmCall, since: int, trace: bytes, cancellation: Cancellation) -> Turn:
         """Ask the ledger for the next step and make the provider call if that is it; only this takes a slot of the lane."""
         request = call["request"]
         async with self._slot():
@@ -127,7 +135,7 @@ class Complete:
                 request["request_id"],
                 self._owner,
                 self._clock(),
-                request["deadline"],
+                0 if cancellation.requested else request["deadline"],
                 self._rules.retry.max_attempts,
                 request["on_unknown_outcome"] == "retry",
                 call["candidate"],
@@ -136,11 +144,12 @@ class Complete:
             match started.step:
                 case Begin(number, reason):
                     attempt = Attempt(attempt_id(request["request_id"], number), number, reason, self._clock())
-                    return Turn(started, since, attempt, await self._ask(call, attempt))
+                    attempt, result = await self._ask(call, attempt, trace, cancellation)
+                    return Turn(started, since, attempt, result)
                 case Lost(opened):
                     lost = Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at)
                     return Turn(started, since, lost, None)
-            return Turn(started, since, None, None)
+            return Turn(started, since, None, None, cancellation.requested)
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -152,18 +161,29 @@ class Complete:
             finally:
                 self.slots_in_use -= 1
 
-    async def _ask(self, call: LlmCall, attempt: Attempt) -> Reply | ProviderError:
+    async def _ask(
+        self, call: LlmCall, attempt: Attempt, trace: bytes, cancellation: Cancellation
+    ) -> tuple[Attempt, Reply | ProviderError]:
+        """Make the provider call; the attempt with the time of its first token, and what the call ended with."""
         timeout = self._rules.call_timeout
         if (deadline := call["request"]["deadline"]) is not None:
             timeout = min(timeout, max(0.001, (deadline - self._clock()) / 1_000_000))
-        try:
-            return await self._provider.call(call, attempt.attempt_id, timeout, None)
-        except ProviderError as failed:
-            return failed
-        except Exception as bug:
-            # Only its type: the text of an unexpected exception can hold what was sent, the key included.
-            LOG.error("Provider %s failed on attempt %s: %s.", call["provider"], attempt.attempt_id, type(bug).__name__)
-            return ProviderError(error("pipeline_internal", "The provider module failed on the call."), "maybe")
+        result: Reply | ProviderError
+        async with Chunks(call, attempt, self._encoder, trace, self._send, self._clock) as chunks:
+            asked = self._provider.call(call, attempt.attempt_id, timeout, None, chunks.listener)
+            try:
+                result = await cancellation.unless(asked)
+            except Cancelled as cancelled:
+                result = cancelled.failure(chunks.used)
+            except ProviderError as failed:
+                result = failed
+            except Exception as bug:
+                # Only its type: the text of an unexpected exception can hold what was sent, the key included.
+                LOG.error(
+                    "Provider %s failed on attempt %s: %s.", call["provider"], attempt.attempt_id, type(bug).__name__
+                )
+                result = ProviderError(error("pipeline_internal", "The provider module failed on the call."), "maybe")
+        return chunks.attempt, result
 
     def _next(self, call: LlmCall, turn: Turn, fact: LlmUsage | None, at: int) -> Again | Next | None:
         """What follows this round, None when its end is the request's."""
@@ -215,6 +235,7 @@ class Turn:
     since: int
     attempt: Attempt | None
     result: Reply | ProviderError | None
+    cancelled: bool = False
 
     @property
     def earlier(self) -> tuple[Outgoing, ...]:
@@ -239,6 +260,8 @@ class Turn:
         if isinstance(self.result, ProviderError):
             failed, reply = self.result.error, self.result.reply
             return response(call, "failed", at, attempt=self.attempt, reply=reply, failure=failed, spent=spent)
+        if isinstance(self.started.step, Expire) and self.cancelled:
+            return response(call, "failed", at, failure=cancelled_error(), spent=spent)
         if isinstance(self.started.step, Expire):
             late = error("pipeline_deadline_exceeded", "The deadline passed before a provider call could be made.")
             return response(call, "expired", at, failure=late, spent=spent)

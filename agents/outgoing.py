@@ -12,10 +12,10 @@ from typing import Any
 from core.outcome import Drop, Emit, Fail, Outcome, Outgoing, Record, Reject
 from core.replay import NOT_CARRIED, times_seen
 from core.replies import CORRELATION_ID
-from core.topics import ALERTS, DEAD_LETTERS, RESPONSES, USAGE, Topic, calls
+from core.topics import ALERTS, CHUNKS, DEAD_LETTERS, RESPONSES, USAGE, Topic, calls
 from schemas.cloudevents import headers, trace_of
 from schemas.codec import Codec, Event, SchemaNotLoaded
-from schemas.events import DeadLetter, Header, LlmAlert, LlmCall, LlmResponse, LlmUsage, ReplyTo
+from schemas.events import DeadLetter, Header, LlmAlert, LlmCall, LlmChunk, LlmResponse, LlmUsage, ReplyTo
 
 LOG = logging.getLogger(__name__)
 Clock = Callable[[], int]
@@ -73,6 +73,11 @@ class Encoder:
         return event, replace(
             event, topic=to["topic"], headers=[*event.headers, *own], callers=True, partition=to["partition"]
         )
+
+    def chunk(self, chunk: LlmChunk, trace: bytes) -> Outgoing:
+        """A piece of an answer, known by its call and its number."""
+        event_id = str(uuid.uuid5(uuid.UUID(chunk["attempt_id"]), f"chunk:{chunk['index']}"))
+        return self._event(CHUNKS, chunk["request_id"], event_id, chunk, chunk["at"], trace)
 
     def usage(self, usage: LlmUsage, trace: bytes) -> Outgoing:
         """The accounting fact of a provider call, known by the call's id."""

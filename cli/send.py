@@ -19,6 +19,7 @@ from cli.errors import CommandError
 from cli.exchange import Exchange
 from cli.lines import INPUT_HELP, input_text, parse, request_of, text_of, usd
 from cli.stackfile import stack_settings
+from cli.streamed import Deltas
 from schemas.codec import Event
 from schemas.jsonform import to_json
 
@@ -37,6 +38,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     for name in ("model", "tenant", "user", "project", "task", "plan"):
         parser.add_argument(f"--{name}", help=f"the {name} of requests that do not name one")
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    parser.add_argument("--stream", action="store_true", help="print the answer of a prompt while it is made")
 
 
 def _positive(text: str) -> float:
@@ -55,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("Give a prompt, --task with --input, or --file; see `millstream send --help`.")
     if arguments.input is not None and arguments.task is None:
         raise CommandError("--input goes with --task; name the task that it is for, as in --task draft_cv.")
+    if arguments.stream and (arguments.file or arguments.json):
+        raise CommandError("--stream prints one answer's text; leave out --file and --json.")
     if one and (arguments.out or arguments.rate):
         raise CommandError("--out and --rate go with --file; leave them out or put the requests into a file.")
     names = ("model", "tenant", "user", "project", "task", "plan")
@@ -67,10 +71,17 @@ def _send_one(arguments: argparse.Namespace, defaults: dict[str, Any]) -> int:
     if arguments.input is not None:
         fields["input"] = input_text(arguments.input)
     request = request_of(fields, defaults, "The request")
-    exchange = Exchange(stack_settings())
+    settings = stack_settings()
+    exchange = Exchange(settings)
+    deltas = Deltas(settings, exchange) if arguments.stream else None
+    request["stream"] = deltas is not None
     exchange.send(request)
     exchange.flush()
-    answer = exchange.answers([request["request_id"]], arguments.timeout).get(request["request_id"])
+    if deltas is not None:
+        answer = deltas.answer(request, arguments.timeout)
+        deltas.close()
+    else:
+        answer = exchange.answers([request["request_id"]], arguments.timeout).get(request["request_id"])
     exchange.close()
     if answer is None:
         print(f"No answer came within {arguments.timeout:g} s; is a worker running for every stage?", file=sys.stderr)
@@ -78,15 +89,16 @@ def _send_one(arguments: argparse.Namespace, defaults: dict[str, Any]) -> int:
     if arguments.json:
         print(json.dumps(to_json("LlmResponse", answer)))
     else:
-        _print(answer)
+        _print(answer, deltas.printed if deltas else 0)
     return 0
 
 
-def _print(answer: Event) -> None:
+def _print(answer: Event, printed: int) -> None:
+    """Print the answer but for the characters of it that are printed already."""
     if answer["outcome"] == "completed":
-        print(text_of(answer))
+        print(text_of(answer)[printed:])
     else:
-        print(f"{answer['outcome']}: {answer['error']['code']}: {answer['error']['message']}")
+        print("\n" * bool(printed) + f"{answer['outcome']}: {answer['error']['code']}: {answer['error']['message']}")
     seconds = (answer["finished_at"] - answer["created_at"]) / 1_000_000
     served = answer["response_model"] or answer["model"]
     print(f"{served} · {usd(answer['cost_nano_usd'])} · {seconds:.3f} s · {answer['request_id']}", file=sys.stderr)

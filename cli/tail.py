@@ -10,12 +10,12 @@ from cli import kafka
 from cli.lines import text_of, usd
 from cli.stackfile import stack_settings
 from config.schema_registry import open_codec
-from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE
+from core.topics import CHUNKS, DEAD_LETTERS, REQUESTS, RESPONSES, USAGE
 from schemas.cloudevents import rfc3339
 from schemas.codec import Event, Undecodable
 from schemas.jsonform import to_json
 
-TOPICS = {"responses": RESPONSES, "usage": USAGE, "requests": REQUESTS, "dead-letters": DEAD_LETTERS}
+TOPICS = {"chunks": CHUNKS, "responses": RESPONSES, "usage": USAGE, "requests": REQUESTS, "dead-letters": DEAD_LETTERS}
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +61,9 @@ def _line(topic: str, event: Event) -> str:
                 rfc3339(event["finished_at"]), event["tenant"], event["status"], f"{event['provider']}/{event['model']}",
                 usd(event["cost_nano_usd"]), event["error_code"] or "", event["attempt_id"],
             ]  # fmt: skip
+        case "chunks":
+            call = f"{event['request_id']}/{event['attempt']}"
+            parts = [rfc3339(event["at"]), event["tenant"], call, event["index"], event["text"]]
         case "requests":
             first = event["messages"][0]["content"][:1] if event["messages"] else []
             parts = [rfc3339(event["created_at"]), event["tenant"], event["model"], first[0]["text"] if first else ""]

@@ -17,6 +17,7 @@ from config.registry_entries import RegistryInvalid
 from config.settings import Settings
 from config.snapshot import read_registry
 from core.registry import Registry
+from core.topics import CHUNKS, CONTROL
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         "meter": [pipeline.METER],
         "complete": [pipeline.lane(name) for name in _lanes(arguments.provider, registry)],
     }[arguments.stage]
-    kafka.need_topics(settings, [stage.reads for stage in stages])
+    kafka.need_topics(settings, [*(stage.reads for stage in stages), CHUNKS, CONTROL])
     # A lane may hold thousands of calls, each with a connection of its own.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

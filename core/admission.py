@@ -27,9 +27,6 @@ def problem_of(request: LlmRequest, value_bytes: int, max_value_bytes: int) -> E
     if invalid is not None:
         field, value, wanted = invalid
         return error("caller_invalid_request", f"Field {field} is {_shown(value)}; it must be {wanted}.")
-    unsupported = next(_unsupported(request), None)
-    if unsupported is not None:
-        return error("caller_unsupported_feature", f"{unsupported} is not offered by this deployment; leave it out.")
     return None
 
 
@@ -94,11 +91,6 @@ def _invalid_parameters(p: Parameters) -> Iterator[tuple[str, object, str]]:
         yield "parameters.reasoning_effort", p["reasoning_effort"], f"one of {', '.join(EFFORTS)}"
     if p["response_format"] is not None and not isinstance(json_of(p["response_format"]), dict):
         yield "parameters.response_format", p["response_format"], "a JSON schema in text, which is an object"
-
-
-def _unsupported(request: LlmRequest) -> Iterator[str]:
-    if request["stream"]:
-        yield "stream"
 
 
 def _shown(value: object) -> str:

@@ -24,6 +24,7 @@ CODES: dict[str, Kind] = {
     "caller_unknown_model": Kind(False, "No provider here serves the model; the message lists the nearest names."),
     "caller_unsupported_feature": Kind(False, "The request uses something that this deployment or provider does not offer."),
     "caller_request_id_reused": Kind(False, "The request id was used before with another body."),
+    "caller_cancelled": Kind(False, "The caller asked to stop the request."),
     "policy_no_route": Kind(False, "The request names no model, and no route is for its plan, task and tenant."),
     "policy_no_candidate": Kind(False, "No model of the route can or may serve the request; the message says why for each."),
     "provider_rate_limited": Kind(True, "The provider answered that too many requests were made."),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from agents.admit import Admit, AdmitRules
+from agents.cancel import Cancellations
+from agents.chunks import Send
 from agents.complete import Complete, CompleteRules
 from agents.meter import Meter
 from agents.outgoing import ENVELOPE_BYTES, Clock
@@ -45,26 +47,27 @@ class Tools:
     registry: Callable[[], Registry]
     standings: Callable[[], Mapping[str, Standing]]
     reply_topics: ReplyTopics
+    cancellations: Cancellations
     at_exit: AsyncExitStack
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: its consumer group, the topic it reads, and how its handler is made."""
+    """One stage: its consumer group, the topic it reads, and how its handler is made, with what publishes beside outcomes."""
 
     group: str
     reads: Topic
-    handler: Callable[[Tools], Handler]
+    handler: Callable[[Tools, Send], Handler]
 
 
-def admit(tools: Tools) -> Handler:
+def admit(tools: Tools, _: Send) -> Handler:
     s = tools.settings
     rules = AdmitRules(s.max_request_bytes, tuple(s.reply_topics))
     planner = Planner(tools.registry, tools.standings, s.models, s.default_max_output_tokens)
     return Admit(tools.codec, tools.transactions, planner, rules, tools.reply_topics.partitions, tools.clock)
 
 
-def complete(name: str, tools: Tools) -> Handler:
+def complete(name: str, tools: Tools, send: Send) -> Handler:
     s = tools.settings
     served = tools.registry().providers[name]
     most = served.concurrency or s.lane_concurrency
@@ -74,13 +77,13 @@ def complete(name: str, tools: Tools) -> Handler:
     tools.at_exit.push_async_callback(called.close)
     stage = Complete(
         tools.codec, tools.transactions, name, called, rules, following(tools.registry, Prices), tools.clock, tools.owner,
-        tools.metrics.call_ended,
+        tools.metrics.call_ended, send, tools.cancellations,
     )  # fmt: skip
     tools.metrics.add_lane(name, most, lambda: stage.slots_in_use)
     return stage
 
 
-def meter(tools: Tools) -> Handler:
+def meter(tools: Tools, _: Send) -> Handler:
     return Meter(tools.codec, tools.transactions)
 
 

@@ -11,6 +11,7 @@ import time
 import uuid
 from typing import Any
 
+from agents.cancel import Cancellations
 from agents.outgoing import Encoder
 from config import ledger
 from config.database import open_database
@@ -20,6 +21,7 @@ from config.snapshot import Snapshot, read_registry
 from config.transactions import Transactions
 from core.outcome import Outcome, Record
 from streams.app import build_app
+from streams.control import Control
 from streams.lane import Lane
 from streams.metrics import Metrics
 from streams.metrics_server import serve
@@ -52,7 +54,9 @@ class _Running:
             await publisher.publish(encoder.events_of(record, outcome))
             tools.metrics.record_done(self.name, outcome)
 
-        self.lane = Lane(self.name, stage.handler(tools), publish, stop, tools.settings.lane_in_flight)
+        self.lane = Lane(
+            self.name, stage.handler(tools, publisher.publish), publish, stop, tools.settings.lane_in_flight
+        )
         topic = self.app.topic(
             stage.reads.on(prefix), key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
         )
@@ -121,10 +125,11 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
         metrics.transaction_done,
     )
     snapshot = Snapshot(lambda: read_registry(engine, settings), settings.registry_refresh_seconds)
-    reply_topics = ReplyTopics(settings.kafka_bootstrap)
+    reply_topics, cancellations = ReplyTopics(settings.kafka_bootstrap), Cancellations()
+    control = Control(settings, codec, cancellations, snapshot.refresh_now)
     tools = Tools(
         settings, codec, transactions, now_us, str(uuid.uuid4()), metrics, lambda: snapshot.registry, dict, reply_topics,
-        contextlib.AsyncExitStack(),
+        cancellations, contextlib.AsyncExitStack(),
     )  # fmt: skip
     tools.at_exit.push_async_callback(snapshot.close)
     tools.at_exit.push_async_callback(reply_topics.close)
@@ -137,7 +142,7 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
         )
         tools.at_exit.push_async_callback(page.cleanup)
     await lease.renew()
-    watch = [asyncio.create_task(lease.keep()), asyncio.create_task(_watch(running, fail))]
+    watch = [asyncio.create_task(work) for work in (lease.keep(), _watch(running, fail), control.run())]
     if any(r.name == "meter" for r in running):
         watch.append(asyncio.create_task(_purge(tools)))
     await asyncio.gather(*(r.app.start() for r in running))

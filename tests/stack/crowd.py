@@ -40,7 +40,6 @@ REFUSED: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "unknown provider": ({"model": "opanai/gpt-5-mini"}, "caller_unknown_model", ["opanai/gpt-5-mini", "openai/gpt-5-mini"]),
     "no model": ({"model": None}, "caller_unknown_model", ["provider/model"]),
     "image": (said(type="image", url="https://example.org/x.png"), "caller_unsupported_feature", ["image"]),
-    "stream": ({"stream": True}, "caller_unsupported_feature", ["stream"]),
 }  # fmt: skip
 
 #: How the simulator behaves, the code of the answer (or how it begins), and the calls that are made.

@@ -59,19 +59,6 @@ def test_an_invalid_field_is_refused_by_name_and_value(changes: dict[str, Any], 
     assert all(name in problem["message"] for name in names), problem["message"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "name"),
-    [
-        ({"stream": True}, "stream"),
-    ],
-)
-def test_what_is_not_offered_is_refused_by_name(changes: dict[str, Any], name: str) -> None:
-    """Nothing that a request asks for is silently left out."""
-    problem = problem_of(request(**changes), 100, 1_000)
-    assert problem is not None
-    assert (problem["code"], name in problem["message"]) == ("caller_unsupported_feature", True)
-
-
 def test_a_value_over_the_limit_is_refused_with_both_sizes() -> None:
     """The caller learns how long the request is and how long it may be."""
     problem = problem_of(request(), 1_001, 1_000)

@@ -1,0 +1,98 @@
+"""Requests that their callers have given up: work on them is broken off, and none is begun."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from core.errors import ProviderError, error
+from core.reply import Reply
+from schemas.events import Error
+
+T = TypeVar("T")
+#: A request that is cancelled while it waits in a lane is known by then, so many cancellations back.
+REMEMBERED = 10_000
+
+
+class Cancelled(Exception):
+    """The work was broken off; `begun` where it may have done something."""
+
+    def __init__(self, begun: bool) -> None:
+        super().__init__("The caller has given the request up.")
+        self.begun = begun
+
+    def failure(self, used: Reply | None = None) -> ProviderError:
+        """The end of a provider call that was broken off, with what the provider had told of its usage."""
+        return ProviderError(cancelled_error(), "maybe" if self.begun else "no", used if self.begun else None)
+
+
+def cancelled_error() -> Error:
+    """What the caller of a cancelled request is told."""
+    return error("caller_cancelled", "The request was cancelled; what its calls used until then is accounted.")
+
+
+class Cancellation:
+    """Whether one request that is at work here has been given up."""
+
+    def __init__(self, requested: bool) -> None:
+        self.requested = requested
+        self._limit: asyncio.Timeout | None = None
+
+    def request(self) -> None:
+        """Break off what is under way."""
+        self.requested = True
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def unless(self, work: Coroutine[Any, Any, T]) -> T:
+        """What the work returns; `Cancelled` where the request is given up before it ends. One at a time."""
+        if self.requested:
+            work.close()
+            raise Cancelled(begun=False)
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._limit = limit
+                try:
+                    return await work
+                finally:
+                    self._limit = None
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        raise Cancelled(begun=True)
+
+
+class Cancellations:
+    """The cancellations that this process has heard of, and the requests at work in it."""
+
+    def __init__(self) -> None:
+        self._asked: dict[str, str | None] = {}
+        self._at_work: dict[str, tuple[str, list[Cancellation]]] = {}
+
+    def cancel(self, request_id: str, tenant: str | None) -> None:
+        """Give a request up, now or when it comes; one of another tenant is left alone."""
+        self._asked.pop(request_id, None)
+        self._asked[request_id] = tenant
+        if len(self._asked) > REMEMBERED:
+            del self._asked[next(iter(self._asked))]
+        owner, at_work = self._at_work.get(request_id, (None, []))
+        if tenant in (None, owner):
+            for each in at_work:
+                each.request()
+
+    @contextmanager
+    def watch(self, request_id: str, tenant: str) -> Iterator[Cancellation]:
+        """Stand for a request of this tenant while it is at work."""
+        asked = request_id in self._asked and self._asked[request_id] in (None, tenant)
+        cancellation = Cancellation(asked)
+        _, at_work = self._at_work.setdefault(request_id, (tenant, []))
+        at_work.append(cancellation)
+        try:
+            yield cancellation
+        finally:
+            at_work.remove(cancellation)
+            if not at_work:
+                del self._at_work[request_id]
