@@ -11,6 +11,7 @@ from agents.outgoing import Clock, Encoder, decode, place_of
 from agents.planning import Plan, Planner, call_of
 from agents.structured import schema_problem
 from config import ledger
+from config.tasks import Prepared, Tasks
 from config.transactions import Transactions
 from core.admission import LONGEST_LABEL, UUID, problem_of
 from core.errors import error
@@ -21,7 +22,7 @@ from core.replies import NoReplyTo, allowed, checked, reply_to
 from core.routing import NoChoice
 from schemas.cloudevents import trace_of
 from schemas.codec import Codec, Undecodable
-from schemas.events import LlmRequest, LlmResponse, ReplyTo
+from schemas.events import Error, LlmRequest, LlmResponse, ReplyTo
 
 #: How many partitions a topic of a caller's has, None where it does not exist.
 Partitions = Callable[[str], Awaitable[int | None]]
@@ -39,12 +40,13 @@ class Admit:
     """The admit stage."""
 
     def __init__(
-        self, codec: Codec, transactions: Transactions, planner: Planner, rules: AdmitRules, partitions: Partitions,
-        clock: Clock,
+        self, codec: Codec, transactions: Transactions, tasks: Tasks, planner: Planner, rules: AdmitRules,
+        partitions: Partitions, clock: Clock,
     ) -> None:  # fmt: skip
         self._codec = codec
         self._encoder = Encoder(codec, "admit", clock)
         self._transactions = transactions
+        self._tasks = tasks
         self._planner = planner
         self._rules = rules
         self._partitions = partitions
@@ -61,7 +63,8 @@ class Admit:
         # Sent again, a request is the same whenever it was made.
         body = self._codec.encode("LlmRequest", {**request, "created_at": 0})
         to = await self._reply_to(request, record.headers)
-        planned = self._plan(request, len(record.value or b""), to, now)
+        prepared = self._tasks.prepare(request, request["user"] or request["request_id"])
+        planned = self._plan(request, prepared, len(record.value or b""), to, now)
         copy_to = None if isinstance(to, NoReplyTo) else to
         if isinstance(planned, Plan):
             entry = self._entry(request["request_id"], body, request["tenant"], now, plan=planned)
@@ -79,7 +82,8 @@ class Admit:
             return Emit(unpack(admitted.answer))
         # A request that was admitted before keeps its plan and the time of its first admission, so that its call is the same event.
         plan = Plan.unpacked(admitted.plan or b"")
-        return Emit((self._encoder.call(call_of(request, plan, admitted.admitted_at, copy_to), trace),))
+        ready = prepared.request if isinstance(prepared, Prepared) else request
+        return Emit((self._encoder.call(call_of(ready, plan, admitted.admitted_at, copy_to), trace),))
 
     async def _reply_to(self, request: LlmRequest, headers: Headers) -> ReplyTo | NoReplyTo | None:
         """Where a copy of the answer goes, or why it cannot."""
@@ -89,14 +93,19 @@ class Admit:
         patterns = self._rules.reply_topics
         return checked(to, patterns, await self._partitions(to["topic"]) if allowed(to["topic"], patterns) else None)
 
-    def _plan(self, request: LlmRequest, size: int, to: ReplyTo | NoReplyTo | None, now: int) -> Plan | LlmResponse:
+    def _plan(
+        self, request: LlmRequest, prepared: Prepared | Error, size: int, to: ReplyTo | NoReplyTo | None, now: int
+    ) -> Plan | LlmResponse:  # fmt: skip
         """The plan for a request, or the answer that refuses it."""
-        problem = problem_of(request, size, self._rules.max_request_bytes) or schema_problem(request)
+        if not isinstance(prepared, Prepared):
+            return refusal(request, "refused", prepared, now)
+        ready = prepared.request
+        problem = problem_of(ready, size, self._rules.max_request_bytes) or schema_problem(ready)
         if problem is None and isinstance(to, NoReplyTo):
             problem = to.error
         if problem is not None:
             return refusal(request, "refused", problem, now)
-        plan = self._planner.plan(request, now, None, False)
+        plan = self._planner.plan(prepared, now)
         if isinstance(plan, NoChoice):
             refused = refusal(request, "refused", plan.error, now)
             return {**refused, "route": plan.route.name if plan.route else None, "decisions": list(plan.decisions)}

@@ -13,13 +13,18 @@ from agents.cancel import Cancellation, Cancellations, Cancelled, cancelled_erro
 from agents.chunks import Chunks, Send
 from agents.outgoing import Clock, Encoder, decode
 from agents.providers.base import Provider
+from agents.signals import Signals
+from agents.structured import answer_text, checked, repair_request
 from config import ledger
+from config.keyring import Keyring, Picked
 from config.prices import Prices
+from config.secrets import CredentialError
+from config.settings import Key
 from config.transactions import Transactions
 from core.attempts import Begin, Expire, Finished, Lost, Moved, Wait, attempt_id
 from core.errors import ProviderError, error
 from core.facts import Attempt, Spent, response, usage
-from core.fallback import Again, Next, at_candidate, next_move, tried_so_far
+from core.fallback import Again, Next, at_candidate, next_candidate, next_move, tried_so_far
 from core.outcome import Emit, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.reply import Reply
 from core.retry import RetryRule
@@ -48,14 +53,15 @@ class CompleteRules:
 class Complete:
     """The complete stage of the provider called `name`; `owner` is the id of this worker process in the ledger.
 
-    `call_ended` hears of every provider call once the ledger knows its end, `send` publishes the pieces of streamed answers.
-    `slots_in_use` counts the slots taken now.
+    `call_ended` hears of every provider call once the ledger knows its end, `send` publishes what does not wait for a record's end:
+    the pieces of streamed answers, and alerts. A call is made with a key of the `keyring`; `signals` say where calls fail, so
+    that they go on to another candidate where there is one. `slots_in_use` counts the slots taken now.
     """
 
     def __init__(
         self, codec: Codec, transactions: Transactions, name: str, provider: Provider, rules: CompleteRules,
-        prices: Callable[[], Prices], clock: Clock, owner: str, call_ended: Callable[[LlmUsage], None], send: Send,
-        cancellations: Cancellations,
+        prices: Callable[[], Prices], keyring: Keyring, signals: Signals, clock: Clock, owner: str,
+        call_ended: Callable[[LlmUsage], None], send: Send, cancellations: Cancellations,
     ) -> None:  # fmt: skip
         self._codec = codec
         self._encoder = Encoder(codec, "complete", clock)
@@ -64,6 +70,8 @@ class Complete:
         self._name = name
         self._rules = rules
         self._prices = prices
+        self._keyring = keyring
+        self._signals = signals
         self._clock = clock
         self._owner = owner
         self._call_ended = call_ended
@@ -92,9 +100,12 @@ class Complete:
             done.set_result(None)
 
     async def _complete(self, call: LlmCall, trace: bytes, cancellation: Cancellation) -> Outcome:
-        since = call["candidate"]
+        since, tenant, repair = call["candidate"], call["request"]["tenant"], None
         while True:
-            turn = await self._turn(call, since, trace, cancellation)
+            picked = self._keyring.pick(self._name, tenant, self._clock(), random.random())
+            if repair is None:
+                await self._go_round(call, picked)
+            turn = await self._turn(call, repair, picked, since, trace, cancellation)
             match turn.started.step:
                 case Finished():
                     return Emit((*turn.earlier, *unpack(turn.started.answer or b"[]")))
@@ -120,15 +131,48 @@ class Complete:
             if events is None:
                 continue  # The ledger has moved on without this worker; it says what stands now.
             if fact is not None:
-                self._call_ended(fact)
+                await self._tell(call, turn, fact)
             if move is None:
                 return Emit((*turn.earlier, *events))
-            if isinstance(move, Again):
+            repair = turn.repair_of(call) if repair is None and isinstance(move, Again) else None
+            if isinstance(move, Again) and repair is None:
                 with suppress(Cancelled):
                     await cancellation.unless(asyncio.sleep(move.wait))
 
-    async def _turn(self, call: LlmCall, since: int, trace: bytes, cancellation: Cancellation) -> Turn:
-        """Ask the ledger for the next step and make the provider call if that is it; only this takes a slot of the lane."""
+    async def _go_round(self, call: LlmCall, picked: Picked) -> None:
+        """Hand the request over to its next candidate where this one is known to fail or to refuse just now.
+
+        The last candidate is called all the same, and so is one of a request whose money is bounded, since only its calls
+        tell what is left.
+        """
+        request = call["request"]
+        following = next_candidate(call["candidates"], call["candidate"], None)
+        if following is None or request["max_cost_nano_usd"] is not None:
+            return
+        now = self._clock()
+        if picked.rests_until > now or not self._signals.may_begin(self._name, call["model"], picked.credential_id):
+            passed = ledger.End(request["request_id"], self._owner, now, None, None, move_to=following)
+            await self._transactions.run(ledger.end, passed)
+
+    async def _tell(self, call: LlmCall, turn: Turn, fact: LlmUsage) -> None:
+        """Let everybody know how a call ended."""
+        self._call_ended(fact)
+        failed = turn.result.error if isinstance(turn.result, ProviderError) else None
+        wait = failed["retry_after_ms"] if failed is not None else None
+        deadline = call["request"]["deadline"]
+        alert = self._signals.ended(fact, wait, deadline is not None and fact["finished_at"] >= deadline)
+        if fact["error_code"] == "provider_rate_limited" and wait is not None:
+            self._keyring.rest(fact["credential_id"], fact["finished_at"] + wait * 1_000)
+        if alert is not None:
+            await self._send((self._encoder.alert(alert),))
+
+    async def _turn(
+        self, call: LlmCall, repair: LlmCall | None, picked: Picked, since: int, trace: bytes, cancellation: Cancellation
+    ) -> Turn:  # fmt: skip
+        """Ask the ledger for the next step and make the provider call if that is it; only this takes a slot of the lane.
+
+        `repair` is the call with which an answer is to be mended, where that is what is asked for.
+        """
         request = call["request"]
         async with self._slot():
             start = ledger.Start(
@@ -139,13 +183,14 @@ class Complete:
                 self._rules.retry.max_attempts,
                 request["on_unknown_outcome"] == "retry",
                 call["candidate"],
+                repair is not None,
             )
             started = await self._transactions.run(ledger.start, start)
             match started.step:
                 case Begin(number, reason):
                     attempt = Attempt(attempt_id(request["request_id"], number), number, reason, self._clock())
-                    attempt, result = await self._ask(call, attempt, trace, cancellation)
-                    return Turn(started, since, attempt, result)
+                    attempt, result = await self._ask(repair or call, attempt, picked, trace, cancellation)
+                    return Turn(started, since, attempt, result, picked=picked)
                 case Lost(opened):
                     lost = Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at)
                     return Turn(started, since, lost, None)
@@ -162,7 +207,7 @@ class Complete:
                 self.slots_in_use -= 1
 
     async def _ask(
-        self, call: LlmCall, attempt: Attempt, trace: bytes, cancellation: Cancellation
+        self, call: LlmCall, attempt: Attempt, picked: Picked, trace: bytes, cancellation: Cancellation
     ) -> tuple[Attempt, Reply | ProviderError]:
         """Make the provider call; the attempt with the time of its first token, and what the call ended with."""
         timeout = self._rules.call_timeout
@@ -170,9 +215,12 @@ class Complete:
             timeout = min(timeout, max(0.001, (deadline - self._clock()) / 1_000_000))
         result: Reply | ProviderError
         async with Chunks(call, attempt, self._encoder, trace, self._send, self._clock) as chunks:
-            asked = self._provider.call(call, attempt.attempt_id, timeout, None, chunks.listener)
             try:
-                result = await cancellation.unless(asked)
+                key = await _opened(picked)
+                asked = self._provider.call(call, attempt.attempt_id, timeout, key, chunks.listener)
+                result = checked(call, await cancellation.unless(asked))
+            except CredentialError as why:
+                result = ProviderError(error("provider_auth", str(why)), "no")
             except Cancelled as cancelled:
                 result = cancelled.failure(chunks.used)
             except ProviderError as failed:
@@ -224,11 +272,17 @@ class Complete:
         return self._encoder.answer({**answer, "outcome": "failed", "output": [], "error": failure}, trace, to)
 
 
+async def _opened(picked: Picked) -> Key | None:
+    """The picked key, None for the one of the settings; opened aside, since a key may have to be asked of a service."""
+    return None if picked.credential_id is None else await asyncio.to_thread(picked.open)
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One round with a call: what the ledger said, and the provider call made for it, or found to be cut off (no result).
 
     `since` is the place of the candidate with which the call came to this lane; what was called before was published there.
+    `picked` is the key that the call was made with.
     """
 
     started: ledger.Started
@@ -236,6 +290,7 @@ class Turn:
     attempt: Attempt | None
     result: Reply | ProviderError | None
     cancelled: bool = False
+    picked: Picked | None = None
 
     @property
     def earlier(self) -> tuple[Outgoing, ...]:
@@ -248,7 +303,19 @@ class Turn:
         if self.attempt is None:
             return None
         price = prices.on(call["provider"], call["model"], self.attempt.started_at // DAY_US)
-        return usage(call, self.attempt, self.result, at, price)
+        fact = usage(call, self.attempt, self.result, at, price)
+        if self.picked is None:
+            return fact
+        return {**fact, "credential_id": self.picked.credential_id, "credential_owner": self.picked.owner}
+
+    def repair_of(self, call: LlmCall) -> LlmCall | None:
+        """The call that asks to mend an answer which did not follow its schema, where the call says that this shall be tried."""
+        failed = self.result
+        if not call["repair"] or not isinstance(failed, ProviderError) or failed.reply is None:
+            return None
+        if failed.error["code"] != "provider_schema_mismatch":
+            return None
+        return repair_request(call, answer_text(failed.reply), failed.error["message"])
 
     def answer(self, call: LlmCall, fact: LlmUsage | None, at: int) -> LlmResponse:
         """The answer to the request when no further call is made."""

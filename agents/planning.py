@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import orjson
 
+from agents.structured import REPAIR_TOKENS
 from config.prices import Catalogue, Prices
+from config.tasks import Prepared
 from core.asked import asked
 from core.features import unsupported_by
 from core.pricing import Price, unbounded_by, upper_bound
@@ -18,6 +20,8 @@ from core.standing import Standing
 from schemas.events import Candidate, Error, LlmCall, LlmRequest, ReplyTo
 
 DAY_US = 86_400_000_000
+#: Hears of each choice: provider and model of the first candidate, the route's name, the complexity where it was scored.
+Chosen = Callable[[str, str, str | None, float | None], None]
 #: The fields of a call that follow from the registry as it was; they are kept, so that a repetition is the same call.
 PLANNED = ("route", "candidates", "decisions", "fall_back_on", "complexity", "prompt_version", "repair")
 
@@ -50,34 +54,42 @@ class Planner:
 
     def __init__(
         self, registry: Callable[[], Registry], standings: Callable[[], Mapping[str, Standing]],
-        patterns: Mapping[str, Sequence[str]], default_output: int,
+        patterns: Mapping[str, Sequence[str]], default_output: int, chosen: Chosen = lambda *_: None,
     ) -> None:  # fmt: skip
         """`patterns` are models beyond the price list, by kind of provider; `default_output` bounds the output tokens of a request without a limit."""
         self._router = following(registry, lambda found: _router(found, patterns))
         self._prices = following(registry, Prices)
         self._standings = standings
         self._default_output = default_output
+        self._chosen = chosen
 
-    def plan(self, request: LlmRequest, now: int, prompt_version: str | None, repair: bool) -> Plan | NoChoice:
-        """The plan for a request, or why no model can answer it."""
+    def plan(self, prepared: Prepared, now: int) -> Plan | NoChoice:
+        """The plan for a prepared request, or why no model can answer it."""
+        request = prepared.request
         prices = self._prices()
         output = request["parameters"]["max_output_tokens"] or self._default_output
+
+        # A call to mend an answer reads the answer too.
+        reread = output + REPAIR_TOKENS if prepared.repair else 0
 
         def price(model: Model) -> Price | None:
             return prices.on(model.provider, model.name, now // DAY_US)
 
         def bound(model: Model) -> int | None:
             kind = prices.kind(model.provider)
-            return upper_bound(request, kind, model.name, output, price(model), model.context_tokens)
+            return upper_bound(request, kind, model.name, output, price(model), model.context_tokens, reread)
 
         def refusal(model: Model) -> Error | None:
             of = request, model.provider, prices.kind(model.provider), model.name
             return unsupported_by(*of) or unbounded_by(*of, price(model), model.context_tokens)
 
-        choice = self._router().choose(asked(request, output, now), Conditions(bound, self._standings(), refusal))
+        wanted = replace(asked(request, output, now), task=prepared.task)
+        choice = self._router().choose(wanted, Conditions(bound, self._standings(), refusal))
         if isinstance(choice, NoChoice):
             return choice
-        return _plan(choice, output, prompt_version, repair)
+        first, route = choice.candidates[0].model, choice.route.name if choice.route else None
+        self._chosen(first.provider, first.name, route, choice.complexity)
+        return _plan(choice, output, prepared.prompt_version, prepared.repair)
 
 
 def _router(registry: Registry, patterns: Mapping[str, Sequence[str]]) -> Router:

@@ -12,7 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from cli import kafka
 from cli.errors import CommandError
 from cli.stackfile import stack_settings
+from config.credentials import check_keys, stored_credentials
 from config.database import open_database
+from config.key_encryption import encryption_keys
 from config.registry_entries import RegistryInvalid
 from config.settings import Settings
 from config.snapshot import read_registry
@@ -65,7 +67,9 @@ def _need_database(settings: Settings) -> Registry:
     """The registry as it stands; `CommandError` when the database cannot be used as it is."""
     engine = open_database(settings.database_url)
     try:
-        return read_registry(engine, settings)
+        registry = read_registry(engine, settings)
+        check_keys(stored_credentials(engine), encryption_keys(settings.key_encryption))
+        return registry
     except SQLAlchemyError as error:
         raise CommandError(
             f"The ledger's database at {engine.url.render_as_string()} cannot be reached ({type(error).__name__}); "

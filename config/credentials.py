@@ -14,6 +14,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 
 from config.credential_models import CREDENTIALS
+from config.database import reading
 from config.key_encryption import EncryptionKeys
 from config.registry_store import Difference, audited, take_version
 from config.secrets import Binding, CredentialError, Sealed, key_at_hand, rewrap, seal, unseal
@@ -143,6 +144,12 @@ def rotate(engine: Engine, keys: EncryptionKeys, change: Change, *, data_keys: b
         except CredentialError as why:
             problems.append(str(why))
     return rotated, problems
+
+
+def stored_credentials(engine: Engine) -> list[Credential]:
+    """Every credential of a database, encrypted as it is stored."""
+    with reading(engine) as db:
+        return stored(db)
 
 
 def check_keys(credentials: Iterable[Credential], keys: EncryptionKeys) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 from core.health import ProviderHealth
 from schemas.events import LlmAlert, Severity
@@ -39,3 +40,14 @@ def breaker_open(provider: str, model: str, error_code: str, until: int, at: int
     subject = f"{provider}/{model}"
     said = f"Too many calls to {subject} failed, the last with {error_code}; it gets none for {(until - at) // US:,} s."
     return alert("breaker_open", "warning", subject, said, {"error_code": error_code, "until": str(until)}, at)
+
+
+def registry_refused(problems: Sequence[str], at: int) -> LlmAlert:
+    """The alert for a registry that cannot be used; workers go on with the one before."""
+    said = f"The registry cannot be used and the one before holds: {problems[0].rstrip('.')}"
+    said += (
+        f", and {len(problems) - 1} problems more; mend it, or import an earlier file."
+        if problems[1:]
+        else "; mend it."
+    )
+    return alert("registry_snapshot_refused", "critical", "registry", said, {"problems": str(len(problems))}, at)

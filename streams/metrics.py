@@ -104,6 +104,10 @@ class Metrics:
             "orchestrator_complexity_score", "How hard requests are, from 0 to 1, where a route's strategy asked for it.",
             registry=registry, buckets=COMPLEXITY,
         )  # fmt: skip
+        self._registry_age = Gauge(
+            "millstream_registry_snapshot_age_seconds", "How long ago the registry was last read and could be used.",
+            registry=registry,
+        )  # fmt: skip
         self._selections = cache(Counter(
             "orchestrator_provider_selection_total", "Requests by the model that was chosen first, and the route that chose it.",
             ("provider", "model", "route"), registry=registry,
@@ -168,6 +172,10 @@ class Metrics:
             self._errors(provider, error).inc()
         if fact["attempt"] > 1:
             self._retries(provider, fact["reason"]).inc()
+
+    def add_registry(self, age: Callable[[], float]) -> None:
+        """The registry of this process, by the seconds since it was last read and could be used."""
+        self._registry_age.set_function(age)
 
     def chosen(self, provider: str, model: str, route: str | None, complexity: float | None) -> None:
         """A request was admitted, and this model shall answer it first."""

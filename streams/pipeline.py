@@ -7,7 +7,8 @@ what a stage cannot read ─▶ llm.dead-letters.v1
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -16,17 +17,22 @@ from agents.admit import Admit, AdmitRules
 from agents.cancel import Cancellations
 from agents.chunks import Send
 from agents.complete import Complete, CompleteRules
+from agents.health import Checker
 from agents.meter import Meter
-from agents.outgoing import ENVELOPE_BYTES, Clock
+from agents.outgoing import ENVELOPE_BYTES, Clock, Encoder
 from agents.planning import Planner
 from agents.providers import provider
+from agents.signals import Signals
+from agents.standings import Standings
+from config.keyring import Keyring
 from config.prices import Prices
 from config.registry import provider_settings
 from config.settings import Settings
+from config.tasks import Tasks
 from config.transactions import Transactions
-from core.registry import Registry, following
+from core.health import HealthRule
+from core.registry import Provider, Registry, following
 from core.retry import RetryRule
-from core.standing import Standing
 from core.topics import REQUESTS, USAGE, Topic, calls
 from schemas.codec import Codec
 from streams.lane import Handler
@@ -45,7 +51,9 @@ class Tools:
     owner: str
     metrics: Metrics
     registry: Callable[[], Registry]
-    standings: Callable[[], Mapping[str, Standing]]
+    keyring: Keyring
+    signals: Signals
+    standings: Standings
     reply_topics: ReplyTopics
     cancellations: Cancellations
     at_exit: AsyncExitStack
@@ -63,8 +71,11 @@ class Stage:
 def admit(tools: Tools, _: Send) -> Handler:
     s = tools.settings
     rules = AdmitRules(s.max_request_bytes, tuple(s.reply_topics))
-    planner = Planner(tools.registry, tools.standings, s.models, s.default_max_output_tokens)
-    return Admit(tools.codec, tools.transactions, planner, rules, tools.reply_topics.partitions, tools.clock)
+    planner = Planner(
+        tools.registry, tools.standings.current, s.models, s.default_max_output_tokens, tools.metrics.chosen
+    )
+    partitions = tools.reply_topics.partitions
+    return Admit(tools.codec, tools.transactions, Tasks.load(s), planner, rules, partitions, tools.clock)
 
 
 def complete(name: str, tools: Tools, send: Send) -> Handler:
@@ -76,11 +87,27 @@ def complete(name: str, tools: Tools, send: Send) -> Handler:
     called = provider(provider_settings(served, s))
     tools.at_exit.push_async_callback(called.close)
     stage = Complete(
-        tools.codec, tools.transactions, name, called, rules, following(tools.registry, Prices), tools.clock, tools.owner,
-        tools.metrics.call_ended, send, tools.cancellations,
+        tools.codec, tools.transactions, name, called, rules, following(tools.registry, Prices), tools.keyring, tools.signals,
+        tools.clock, tools.owner, tools.metrics.call_ended, send, tools.cancellations,
     )  # fmt: skip
     tools.metrics.add_lane(name, most, lambda: stage.slots_in_use)
     return stage
+
+
+def checker(tools: Tools, send: Send) -> Checker:
+    s, keyring = tools.settings, tools.keyring
+
+    async def key_of(served: Provider) -> str | None:
+        """The platform's key of a provider: one of the database, else that of the settings."""
+        held = await asyncio.to_thread(keyring.pick(served.name, "", tools.clock(), 0.0).open)
+        return held.secret if held is not None else provider_settings(served, s).api_key
+
+    rule = HealthRule(every_us=int(s.health_check_seconds * 1_000_000))
+    encoder = Encoder(tools.codec, "complete", tools.clock)
+    return Checker(
+        tools.registry, key_of, tools.transactions, encoder, send, tools.clock, tools.owner, rule,
+        tools.metrics.health_checked,
+    )  # fmt: skip
 
 
 def meter(tools: Tools, _: Send) -> Handler:

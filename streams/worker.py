@@ -9,23 +9,31 @@ import logging
 import signal
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from agents.cancel import Cancellations
 from agents.outgoing import Encoder
+from agents.signals import Signals
+from agents.standings import Standings
 from config import ledger
+from config.credentials import stored_credentials
 from config.database import open_database
+from config.key_encryption import encryption_keys
+from config.keyring import Keyring
 from config.schema_registry import open_codec
 from config.settings import Settings
 from config.snapshot import Snapshot, read_registry
 from config.transactions import Transactions
+from core.alerts import registry_refused
 from core.outcome import Outcome, Record
+from core.registry import Registry
 from streams.app import build_app
 from streams.control import Control
 from streams.lane import Lane
 from streams.metrics import Metrics
 from streams.metrics_server import serve
-from streams.pipeline import Stage, Tools
+from streams.pipeline import Stage, Tools, checker
 from streams.publish import Publisher
 from streams.reply_topics import ReplyTopics
 
@@ -46,7 +54,7 @@ class _Running:
         self.name = stage.group.removeprefix("millstream-")
         prefix = tools.settings.topic_prefix
         self.app = build_app(prefix + stage.group, tools.settings)
-        publisher = Publisher(self.app, prefix, tools.reply_topics)
+        publisher = self.publisher = Publisher(self.app, prefix, tools.reply_topics)
         largest = tools.settings.max_record_bytes
         encoder = Encoder(tools.codec, self.name.split("-")[0], tools.clock, largest)
 
@@ -107,6 +115,7 @@ class _Lease:
 async def run_stages(stages: list[Stage], settings: Settings) -> int:
     """Run the stages until SIGTERM or SIGINT; the exit status, 1 when a stage could not go on."""
     stopped = asyncio.Event()
+    watch: list[asyncio.Task[None]] = []
     failures: list[str] = []
 
     def fail(why: str) -> None:
@@ -124,17 +133,33 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
         settings.ledger_linger_seconds,
         metrics.transaction_done,
     )
-    snapshot = Snapshot(lambda: read_registry(engine, settings), settings.registry_refresh_seconds)
+    owner = str(uuid.uuid4())
+    keyring, signals = Keyring(encryption_keys(settings.key_encryption)), Signals(owner, now_us)
+
+    def read() -> Registry:
+        keyring.load(stored_credentials(engine))
+        return read_registry(engine, settings)
+
+    running: list[_Running] = []
+
+    def refused(problems: Sequence[str]) -> None:
+        alert = Encoder(codec, "worker", now_us).alert(registry_refused(problems, now_us()))
+        for one in running[:1]:
+            watch.append(asyncio.create_task(one.publisher.publish((alert,))))
+
+    snapshot = Snapshot(read, settings.registry_refresh_seconds, refused)
+    standings = Standings(transactions, signals, now_us, lambda heard: metrics.standings_heard(heard, signals.states()))
     reply_topics, cancellations = ReplyTopics(settings.kafka_bootstrap), Cancellations()
     control = Control(settings, codec, cancellations, snapshot.refresh_now)
     tools = Tools(
-        settings, codec, transactions, now_us, str(uuid.uuid4()), metrics, lambda: snapshot.registry, dict, reply_topics,
-        cancellations, contextlib.AsyncExitStack(),
+        settings, codec, transactions, now_us, owner, metrics, lambda: snapshot.registry, keyring, signals, standings,
+        reply_topics, cancellations, contextlib.AsyncExitStack(),
     )  # fmt: skip
     tools.at_exit.push_async_callback(snapshot.close)
     tools.at_exit.push_async_callback(reply_topics.close)
     await snapshot.start()
-    running = [_Running(stage, tools, fail) for stage in stages]
+    metrics.add_registry(snapshot.age)
+    running += [_Running(stage, tools, fail) for stage in stages]
     lease = _Lease(tools)
     if settings.metrics_port:
         page = await serve(
@@ -142,7 +167,10 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
         )
         tools.at_exit.push_async_callback(page.cleanup)
     await lease.renew()
-    watch = [asyncio.create_task(work) for work in (lease.keep(), _watch(running, fail), control.run())]
+    beside = [lease.keep(), _watch(running, fail), control.run(), standings.run()]
+    if any(r.name.startswith("complete") for r in running):
+        beside.append(checker(tools, running[0].publisher.publish).run())
+    watch += [asyncio.create_task(work) for work in beside]
     if any(r.name == "meter" for r in running):
         watch.append(asyncio.create_task(_purge(tools)))
     await asyncio.gather(*(r.app.start() for r in running))

@@ -15,6 +15,7 @@ from config.registry import from_environment
 from config.settings import settings_in
 from core.asked import Asked, asked
 from core.complexity import complexity, misfit, tier_for
+from core.errors import error
 from core.registry import TIERS, Capability, Model, Provider, Registry, Route, Target
 from core.routing import Choice, Conditions, NoChoice, Router
 from core.standing import Standing, outage
