@@ -24,7 +24,7 @@ from config.transactions import Transactions
 from core.attempts import Begin, Expire, Finished, Lost, Moved, Wait, attempt_id
 from core.errors import ProviderError, error
 from core.facts import Attempt, Spent, response, usage
-from core.fallback import Again, Next, at_candidate, next_candidate, next_move, tried_so_far
+from core.fallback import Again, Next, after_lost, at_candidate, next_candidate, next_move, tried_so_far
 from core.outcome import Emit, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.reply import Reply
 from core.retry import RetryRule
@@ -184,6 +184,7 @@ class Complete:
                 request["on_unknown_outcome"] == "retry",
                 call["candidate"],
                 repair is not None,
+                request["max_attempts"],
             )
             started = await self._transactions.run(ledger.start, start)
             match started.step:
@@ -235,12 +236,14 @@ class Complete:
 
     def _next(self, call: LlmCall, turn: Turn, fact: LlmUsage | None, at: int) -> Again | Next | None:
         """What follows this round, None when its end is the request's."""
-        if isinstance(turn.started.step, Lost):
-            return Again(0.0)
-        if fact is None or not isinstance(turn.result, ProviderError):
+        if fact is None:
             return None
         calls = [(each.candidate, each.cost_nano) for each in turn.started.ended]
         tried = tried_so_far(call, [*calls, (call["candidate"], fact["cost_nano_usd"])])
+        if isinstance(turn.started.step, Lost):
+            return after_lost(self._rules.retry, call, tried)
+        if not isinstance(turn.result, ProviderError):
+            return None
         return next_move(self._rules.retry, call, turn.result.error, tried, at, random.random())
 
     async def _store(

@@ -65,6 +65,7 @@ class Start:
     retry_unknown: bool
     candidate: int = 0
     repair: bool = False
+    most_attempts: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ def start(db: Connection, entries: Sequence[Start]) -> list[Started]:
         step = next_step(
             _state(request, rows, alive - {entry.owner}), now=entry.now, deadline=entry.deadline,
             max_attempts=entry.max_attempts, retry_unknown=entry.retry_unknown, candidate=entry.candidate,
-            repair=entry.repair,
+            repair=entry.repair, most_attempts=entry.most_attempts,
         )  # fmt: skip
         if isinstance(step, Begin):
             begun.append({

@@ -86,12 +86,12 @@ Step = Begin | Finished | Moved | Wait | Lost | Expire | GiveUp
 
 def next_step(
     state: CallState, *, candidate: int, now: int, deadline: int | None, max_attempts: int, retry_unknown: bool,
-    repair: bool = False,
+    repair: bool = False, most_attempts: int | None = None,
 ) -> Step:  # fmt: skip
     """The next step for a call to its `candidate`-th model.
 
-    `retry_unknown` is the request's own policy for calls that a crash cut off, `repair` says that the call asks to mend an
-    answer that did not follow its schema.
+    `max_attempts` bounds the calls to one candidate, `most_attempts` those to all of them. `retry_unknown` is the request's own
+    policy for calls that a crash cut off, `repair` says that the call asks to mend an answer that did not follow its schema.
     """
     if state.done:
         return Finished()
@@ -99,7 +99,8 @@ def next_step(
         return Moved(state.candidate)
     if state.open is not None:
         return Wait() if state.open.owner_alive else Lost(state.open)
-    if state.last_lost and (not retry_unknown or state.attempts >= max_attempts):
+    spent = state.here >= max_attempts or (most_attempts is not None and state.attempts >= most_attempts)
+    if state.last_lost and (not retry_unknown or spent):
         return GiveUp()
     if deadline is not None and now >= deadline:
         return Expire()

@@ -49,9 +49,7 @@ def next_move(
     request = call["request"]
     if request["max_attempts"] is not None and tried.made >= request["max_attempts"]:
         return None
-    room = None
-    if request["max_cost_nano_usd"] is not None:
-        room = request["max_cost_nano_usd"] - tried.cost_bound_nano
+    room = _room(call, tried)
     if _fits(call["reserved_nano_usd"], room):
         wait = next_wait(rule, failed, tried.here, now_us, request["deadline"], jitter)
         if wait is not None:
@@ -62,6 +60,20 @@ def next_move(
         return None
     following = next_candidate(call["candidates"], call["candidate"], room)
     return None if following is None else Next(following)
+
+
+def after_lost(rule: RetryRule, call: LlmCall, tried: Tried) -> Again | Next:
+    """What to do after a crash cut a call off: ask again, where the ledger knows the request's own policy, or go on.
+
+    A model that had all its calls makes room for the next candidate, unless the request would rather fail than be called twice.
+    """
+    request = call["request"]
+    may_go_on = request["on_unknown_outcome"] == "retry" and tried.here >= rule.max_attempts
+    if may_go_on and (request["max_attempts"] is None or tried.made < request["max_attempts"]):
+        following = next_candidate(call["candidates"], call["candidate"], _room(call, tried))
+        if following is not None:
+            return Next(following)
+    return Again(0.0)
 
 
 def tried_so_far(call: LlmCall, calls: Sequence[tuple[int, int | None]]) -> Tried:
@@ -91,6 +103,11 @@ def at_candidate(call: LlmCall, place: int) -> LlmCall:
         "reserved_nano_usd": chosen["reserved_nano_usd"],
         "candidate": place,
     }
+
+
+def _room(call: LlmCall, tried: Tried) -> int | None:
+    most = call["request"]["max_cost_nano_usd"]
+    return None if most is None else most - tried.cost_bound_nano
 
 
 def _fits(bound: int | None, room: int | None) -> bool:

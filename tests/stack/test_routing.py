@@ -23,10 +23,18 @@ from tests.stack.asking import all_usages, ask, ask_one, events, eventually, log
 CODEC = Codec()
 REPLIES = Topic("replies.orders", "LlmResponse", 86_400_000)
 PLANS = ("freemium", "paygo", "pro")
-GOOGLE, OPENAI, ANTHROPIC = "google/gemini-2.5-flash", "openai/gpt-5-mini", "anthropic/claude-haiku-4-5"
-TARGETS = tuple(map(Target, (GOOGLE, OPENAI, ANTHROPIC)))
-REPORT = Route("report", TARGETS, task="report")
-FORGIVING = Route("forgiving", TARGETS, task="forgiving", fall_back_on=frozenset({"provider_invalid_request"}))
+#: A route a test, each with models of its own: what one test makes fail, a circuit breaker keeps another from.
+MODELS = {
+    "two": ("google/gemini-2.5-flash", "openai/gpt-5-mini", "anthropic/claude-haiku-4-5"),
+    "all": ("google/gemini-2.5-pro", "openai/gpt-5", "anthropic/claude-sonnet-4-5"),
+    "waiting": ("google/gemini-2.5-flash-lite", "openai/gpt-5-nano"),
+    "strict": ("google/gemini-2.0-flash", "openai/gpt-4o-mini"),
+    "forgiving": ("google/gemini-2.0-flash", "openai/gpt-4o-mini"),
+    "bounded": ("google/gemini-2.0-flash-lite", "openai/gpt-4.1-mini"),
+    "dying": ("google/gemini-1.5-flash", "openai/gpt-4o", "anthropic/claude-opus-4-5"),
+}
+ROUTES = {task: Route(task, tuple(map(Target, models)), task=task) for task, models in MODELS.items()}
+ROUTES["forgiving"] = replace(ROUTES["forgiving"], fall_back_on=frozenset({"provider_invalid_request"}))
 
 
 @pytest.fixture(scope="module")
@@ -40,15 +48,12 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def routed(pipeline: Running) -> Running:
-    """The pipeline with two routes of its own, which its workers have read."""
+    """The pipeline with routes of its own, which its workers have read."""
     engine = open_database(pipeline.settings.database_url)
     with engine.begin() as db:
-        apply(
-            db, lambda now: replace(now, routes={**now.routes, "report": REPORT, "forgiving": FORGIVING}),
-            pipeline.settings, "test", 1,
-        )  # fmt: skip
+        apply(db, lambda now: replace(now, routes=ROUTES), pipeline.settings, "test", 1)
     engine.dispose()
-    assert eventually(lambda: ask_one(pipeline, asked("report"))["route"] == "report")
+    assert eventually(lambda: ask_one(pipeline, asked("two"))["route"] == "two")
     return pipeline
 
 
@@ -97,21 +102,21 @@ def test_two_failing_providers_leave_the_third(routed: Running, failing: Any) ->
     """Each model is tried as often as the rule says, then the next answers; every call has its own usage event."""
     failing("google", status=503)
     failing("openai", status=500)
-    answer = ask_one(routed, asked("report"))
+    answer = ask_one(routed, asked("two"))
     assert (answer["outcome"], answer["provider"], answer["attempts"]) == ("completed", "anthropic", 5)
     assert calls_of(routed, answer) == [
         ("google", "first", "provider_unavailable"), ("google", "retry", "provider_unavailable"),
         ("openai", "fallback", "provider_unavailable"), ("openai", "retry", "provider_unavailable"),
         ("anthropic", "fallback", None),
     ]  # fmt: skip
-    assert [decision["model"] for decision in answer["decisions"]] == [GOOGLE, OPENAI, ANTHROPIC]
+    assert [decision["model"] for decision in answer["decisions"]] == list(MODELS["two"])
 
 
 def test_all_failing_ends_with_the_last_ones_error(routed: Running, failing: Any) -> None:
     """When no candidate is left, the answer has the last failure, and nothing stays open."""
     for provider in ("google", "openai", "anthropic"):
         failing(provider, status=503)
-    answer = ask_one(routed, asked("report"))
+    answer = ask_one(routed, asked("all"))
     assert (answer["outcome"], answer["error"]["code"], answer["provider"]) == ("failed", "provider_unavailable", "anthropic")  # fmt: skip
     assert len(calls_of(routed, answer)) == 6
 
@@ -119,7 +124,7 @@ def test_all_failing_ends_with_the_last_ones_error(routed: Running, failing: Any
 def test_a_wait_that_is_too_long_goes_to_the_next_at_once(routed: Running, failing: Any) -> None:
     """A `Retry-After` beyond the deadline costs no second call of that provider."""
     failing("google", status=429, retry_after=600)
-    request = asked("report")
+    request = asked("waiting")
     answer = ask_one(routed, {**request, "deadline": request["created_at"] + 30_000_000})
     assert calls_of(routed, answer) == [("google", "first", "provider_rate_limited"), ("openai", "fallback", None)]
 
@@ -127,7 +132,7 @@ def test_a_wait_that_is_too_long_goes_to_the_next_at_once(routed: Running, faili
 def test_what_would_fail_again_does_not_fall_back_unless_the_route_says_so(routed: Running, failing: Any) -> None:
     """A request that one provider refuses is not carried to the next, but for a route that names the error."""
     failing("google", status=400)
-    refused, forgiven = asked("report"), asked("forgiving")
+    refused, forgiven = asked("strict"), asked("forgiving")
     answers = ask(routed, [refused, forgiven])
     answer = answers[refused["request_id"]]
     assert (answer["outcome"], answer["error"]["code"]) == ("failed", "provider_invalid_request")
@@ -139,7 +144,7 @@ def test_what_would_fail_again_does_not_fall_back_unless_the_route_says_so(route
 def test_calls_and_money_are_bounded_by_the_request(routed: Running, failing: Any) -> None:
     """A request's own bounds end its calls, and drop what it could not pay."""
     failing("google", status=503)
-    once, poor = asked("report", max_attempts=1), asked("report", max_cost_nano_usd=1)
+    once, poor = asked("bounded", max_attempts=1), asked("bounded", max_cost_nano_usd=1)
     answers = ask(routed, [once, poor])
     assert (answers[once["request_id"]]["attempts"], answers[once["request_id"]]["outcome"]) == (1, "failed")
     answer = answers[poor["request_id"]]
@@ -151,7 +156,7 @@ def test_a_lane_that_dies_in_mid_fallback_leaves_one_answer(routed: Running, fai
     """After `kill -9` while requests go from model to model, each has one answer and no call is missing from the accounts."""
     failing("google", status=503, latency_ms=40)
     failing("openai", status=503, latency_ms=40)
-    requests = [asked("report") for _ in range(60)]
+    requests = [asked("dying") for _ in range(60)]
     exchange = Exchange(routed.settings)
     for request in requests:
         exchange.send(request)

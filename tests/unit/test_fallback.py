@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import CODES, error
-from core.fallback import FALLS_BACK, Again, Next, Tried, at_candidate, next_candidate, next_move, tried_so_far
+from core.fallback import (
+    FALLS_BACK,
+    Again,
+    Next,
+    Tried,
+    after_lost,
+    at_candidate,
+    next_candidate,
+    next_move,
+    tried_so_far,
+)
 from core.retry import RetryRule
 from schemas.events import Candidate, LlmCall
 from tests.examples import NOON, call
@@ -63,6 +73,15 @@ def test_calls_and_money_are_bounded_by_the_request() -> None:
     assert move("provider_unavailable", Tried(2, 2, 1_000), tight) == Next(1)
     assert move("provider_unavailable", Tried(2, 2, 1_001), tight) is None
     assert move("provider_unavailable", Tried(1, 1, 3_001), tight) is None
+
+
+def test_a_call_that_a_crash_cut_off_goes_on_only_where_the_request_lets_it() -> None:
+    """The ledger decides on another call of the same model; when it had all its calls, the next candidate has its turn."""
+    assert after_lost(RULE, routed(), Tried(1, 1, 0)) == Again(0.0)
+    assert after_lost(RULE, routed(), Tried(2, 2, 0)) == Next(1)
+    assert after_lost(RULE, routed(on_unknown_outcome="fail"), Tried(2, 2, 0)) == Again(0.0)
+    assert after_lost(RULE, routed(max_attempts=2), Tried(2, 2, 0)) == Again(0.0)
+    assert after_lost(RULE, at_candidate(routed(), 2), Tried(2, 2, 0)) == Again(0.0)
 
 
 def test_a_call_of_unknown_cost_counts_with_its_bound() -> None:
