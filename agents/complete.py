@@ -171,7 +171,8 @@ class Complete:
     ) -> Turn:  # fmt: skip
         """Ask the ledger for the next step and make the provider call if that is it; only this takes a slot of the lane.
 
-        `repair` is the call with which an answer is to be mended, where that is what is asked for.
+        `repair` is the call with which an answer is to be mended, where that is what is asked for. A request that is given
+        up goes the way of one whose deadline has passed.
         """
         request = call["request"]
         async with self._slot():

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import KafkaError
 
 from agents.cancel import Cancellations
 from agents.outgoing import decode
@@ -43,7 +42,7 @@ class Control:
             try:
                 await consumer.start()
                 await self._follow(consumer)
-            except (KafkaError, OSError) as problem:
+            except Exception as problem:
                 LOG.warning("The control topic cannot be read (%s); trying again.", type(problem).__name__)
             finally:
                 await consumer.stop()
