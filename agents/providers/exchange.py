@@ -121,26 +121,38 @@ class HttpProvider:
         headers, assembler = self._headers(attempt_id, settings), streaming.assembler()
         ends = asyncio.get_running_loop().time() + timeout
         limit = asyncio.timeout_at(ends)
+        failed: ProviderError | None = None
         try:
             async with limit, self._sdk.stream(call["model"], body, headers, timeout) as answer:
                 if not answer.is_events:
                     content = b"".join([piece async for piece in answer.content])
                     return _heard(self._read(Answer(answer.status, answer.headers, content), settings), listener)
                 await follow(answer.content, assembler, listener, settings, limit)
-            return replace(self._translated(answer.status, assembler.body), counted=assembler.counted)
         except ProviderError as known:
             failed = known
         except asyncio.CancelledError:
             listener.gave_up(self._told(assembler))
             raise
         except self._errors as raised:
-            failed = self._from_exception(raised, timeout)
-            if limit.expired() and (limit.when() or ends) < ends:
-                what = f"The stream of {settings.name} was silent for {settings.stream_stall_seconds:g} seconds"
-                failed = failure(settings, "provider_timeout", what, "maybe", status=200)
+            # What befalls the connection after the mark of the end does not make the answer less whole.
+            if not assembler.complete:
+                failed = self._broken(raised, timeout, limit.expired() and (limit.when() or ends) < ends)
+        if failed is None:
+            try:
+                return replace(self._translated(200, assembler.body), counted=assembler.counted)
+            except ProviderError as refused:
+                failed = refused
         if failed.charged == "maybe":
             failed.reply = self._told(assembler) or failed.reply
         raise failed
+
+    def _broken(self, raised: Exception, timeout: float, silent: bool) -> ProviderError:
+        """The failure for what ended a stream before its time."""
+        if not silent:
+            return self._from_exception(raised, timeout)
+        seconds = self._settings.stream_stall_seconds
+        what = f"The stream of {self._settings.name} was silent for {seconds:g} seconds"
+        return failure(self._settings, "provider_timeout", what, "maybe", status=200)
 
     def _told(self, assembler: Assembler) -> Reply | None:
         """What a stream that broke off has told of its usage."""

@@ -7,20 +7,26 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import psutil
 import pytest
 
+from agents.providers import provider
 from agents.providers.base import Provider
 from config.prices import price_on
+from config.settings import Key
 from core.errors import ProviderError
 from core.facts import Attempt, usage
 from core.reply import Reply
 from schemas.events import LlmCall, LlmUsage
+from tests.contract.test_call_keys import CARRIERS, OWN, Repeating
+from tests.contract.test_call_keys import server as repeating
 from tests.contract.test_providers import (
     ATTEMPT,
     FAULTS,
     Simulator,
     ask,
     every_provider,
+    everything,
     failed,
     llm_call,
     run,
@@ -31,7 +37,7 @@ from tests.contract.test_providers import (
 )
 from tests.examples import NOON
 
-__all__ = ["server", "simulator"]
+__all__ = ["repeating", "server", "simulator"]
 
 SIXTY = " ".join(f"word{number:02}" for number in range(60))
 TOOL = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
@@ -256,3 +262,86 @@ def test_a_key_in_an_error_event_is_hidden(simulator: Simulator) -> None:
     assert "[secret]" in failure.error["message"]
     assert "overloaded" not in failure.error["message"]
     assert failure.__context__ is None
+
+
+@every_provider
+def test_a_streamed_call_carries_its_own_key(repeating: Repeating, name: str) -> None:
+    """A stream is asked for with the key of its call, in the one header for it, and a refusal that repeats it does not tell it."""
+    settings = replace(settings_of(name, repeating.url), api_key=OWN)
+
+    async def thrice(made: Provider) -> list[ProviderError]:
+        failures = []
+        for number in range(3):
+            with pytest.raises(ProviderError) as refused:
+                await made.call(llm_call(name), ATTEMPT, 20, Key(f"planted-{number}", f"credential c{number}"), Heard())
+            failures.append(refused.value)
+        return failures
+
+    failures = run(settings, thrice)
+    carrier = CARRIERS[name].lower()
+    assert [call[carrier].removeprefix("Bearer ") for call in repeating.calls] == [
+        "planted-0",
+        "planted-1",
+        "planted-2",
+    ]
+    for number, failure in enumerate(failures):
+        assert (failure.error["code"], failure.charged) == ("provider_auth", "no")
+        assert f"credential c{number}" in failure.error["message"]
+        assert f"planted-{number}" not in everything(failure)
+    assert OWN not in str(repeating.calls)
+
+
+@every_provider
+def test_streams_share_a_connection(simulator: Simulator, name: str) -> None:
+    """A stream that came to its end leaves its connection to the next one; what was broken off does not hang on to any."""
+    connections: set[Any] = set()
+
+    async def in_turn(made: Provider) -> None:
+        for _ in range(3):
+            await made.call(sixty(name), ATTEMPT, 20, None, Heard())
+            connections.update(await asyncio.to_thread(open_to, simulator.url))
+
+    run(settings_of(name, simulator.url), in_turn)
+    assert len(connections) == 1
+
+
+def open_to(url: str) -> set[tuple[str, int]]:
+    """The local ends of this process's connections to a server."""
+    port = int(url.rpartition(":")[2])
+    own = psutil.Process().net_connections("tcp")
+    return {tuple(one.laddr) for one in own if one.raddr and one.raddr.port == port and one.status == "ESTABLISHED"}
+
+
+@pytest.mark.parametrize("manner", ["reset", "silence"])
+def test_what_comes_after_the_end_does_not_undo_it(manner: str) -> None:
+    """An answer whose end mark has come is whole, whether its connection then breaks or just stays open."""
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    chunks = [
+        {"id": "c", "choices": [{"index": 0, "delta": {"content": "Hello there"}}]},
+        {"id": "c", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {"id": "c", "choices": [], "usage": usage},
+    ]
+    events = "".join(f"data: {data}\n\n" for data in [*map(json.dumps, chunks), "[DONE]"])
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(f"{head}{len(events):x}\r\n{events}\r\n".encode())
+        await writer.drain()
+        if manner == "silence":
+            await asyncio.sleep(30)
+        writer.transport.abort()
+
+    async def main() -> Reply:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        made = provider(replace(settings_of("openai", url), stream_stall_seconds=0.5))
+        try:
+            return await made.call(llm_call("openai"), ATTEMPT, 20, None, Heard())
+        finally:
+            await made.close()
+            server.close()
+
+    reply = asyncio.run(main())
+    assert reply.output[0]["text"] == "Hello there"
+    assert (reply.counted, reply.tokens["output_text"]) == (True, 2)
