@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from core.media import LEAST_AUDIO_BYTES_PER_SECOND
+from core.media import LEAST_AUDIO_BYTES_PER_SECOND, MEDIA_TYPES
 from schemas.events import ContentPart, LlmRequest
 
 #: The provider's own framing of each message, part and tool.
@@ -37,7 +37,8 @@ LARGEST_CONTEXT = {"openai": 1_050_000, "anthropic": 1_000_000, "google": 2_097_
 def text_tokens(request: LlmRequest) -> int:
     """At most this many tokens are in the texts, tools, schemas and options: a token is at least one byte of UTF-8."""
     tools, schema = request["tools"], request["parameters"]["response_format"]
-    texts = [*_said(request), schema, *request["provider_options"].values()]
+    texts = [said for message in request["messages"] for part in message["content"] for said in _said(part)]
+    texts += schema, *request["provider_options"].values()
     for tool in tools:
         texts += tool["name"], tool["description"], tool["parameters"]
     framed = 1 + len(tools) + sum(max(1, len(message["content"])) for message in request["messages"])
@@ -45,9 +46,15 @@ def text_tokens(request: LlmRequest) -> int:
     return sum(len((text or "").encode()) for text in texts) + TOKENS_PER_MESSAGE * framed + added
 
 
-def _said(request: LlmRequest) -> Iterator[str | None]:
-    for part in (part for message in request["messages"] for part in message["content"]):
-        yield from (part["text"], part["tool_name"], part["tool_arguments"], part["tool_call_id"])
+def _said(part: ContentPart) -> Iterator[str | None]:
+    yield part["text"]
+    if part["type"] in ("tool_call", "tool_result"):
+        yield from (part["tool_name"], part["tool_arguments"], part["tool_call_id"])
+
+
+def media_of(request: LlmRequest) -> list[ContentPart]:
+    """The images, audio and files of a request."""
+    return [part for message in request["messages"] for part in message["content"] if part["type"] in MEDIA_TYPES]
 
 
 def media_tokens(request: LlmRequest, kind: str, model: str, context_tokens: int | None = None) -> int | None:
@@ -55,12 +62,7 @@ def media_tokens(request: LlmRequest, kind: str, model: str, context_tokens: int
 
     `context_tokens` is the most that the model reads, where the registry knows it.
     """
-    media = [
-        part
-        for message in request["messages"]
-        for part in message["content"]
-        if part["type"] in ("image", "audio", "file")
-    ]
+    media = media_of(request)
     if not media:
         return 0
     context = context_tokens or LARGEST_CONTEXT.get(kind)

@@ -68,8 +68,10 @@ def unsupported_by(request: LlmRequest, provider: str, kind: str, model: str) ->
 
 
 def _unsupported(request: LlmRequest, features: Features, kind: str, model: str) -> Iterator[tuple[str, str]]:
-    for part in (part for message in request["messages"] for part in message["content"]):
-        yield from _unsupported_part(part, features)
+    for message in request["messages"]:
+        for part in message["content"]:
+            if part["type"] != "text":
+                yield from _unsupported_part(part, features)
     if request["tools"] and not features.tools:
         yield "A tool definition", "leave tools out"
     if request["tools"] and request["parameters"]["response_format"] is not None and old_gemini(kind, model):
@@ -81,8 +83,6 @@ def _unsupported(request: LlmRequest, features: Features, kind: str, model: str)
 
 def _unsupported_part(part: ContentPart, features: Features) -> Iterator[tuple[str, str]]:
     kind, media_type, data = part["type"], part["media_type"], part["data"]
-    if kind == "text":
-        return
     if kind in ("tool_call", "tool_result"):
         if not features.tools:
             yield f"Content of type {kind}", "leave it out"

@@ -19,14 +19,16 @@ def messages_of(request: LlmRequest) -> list[dict[str, Any]]:
 
 def _messages(message: Message) -> Iterator[dict[str, Any]]:
     parts = message["content"]
+    if len(parts) == 1 and parts[0]["type"] == "text":
+        yield {"role": message["role"], "content": parts[0]["text"]}
+        return
     if message["role"] == "tool":
         for part in parts:
             yield {"role": "tool", "tool_call_id": part["tool_call_id"], "content": part["text"]}
         return
     said = [_part(part) for part in parts if part["type"] != "tool_call"]
-    content: Any = said[0]["text"] if len(said) == 1 and said[0]["type"] == "text" else said
     calls = [_tool_call(part) for part in parts if part["type"] == "tool_call"]
-    yield {"role": message["role"], "content": content or None} | ({"tool_calls": calls} if calls else {})
+    yield {"role": message["role"], "content": said or None} | ({"tool_calls": calls} if calls else {})
 
 
 def _part(part: ContentPart) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def test_tool_turns_in_openais_terms() -> None:
     """Calls stand beside the text of the assistant's message, each result is a message of role tool."""
     body = body_of("openai", TOOL_TURNS, tools=[WEATHER], tool_choice="required")
     assert body["messages"][1:] == [
-        {"role": "assistant", "content": "I look.", "tool_calls": [
+        {"role": "assistant", "content": [{"type": "text", "text": "I look."}], "tool_calls": [
             {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Rome"}'}},
             {"id": "c2", "type": "function", "function": {"name": "weather", "arguments": '{"city":"Oslo"}'}},
         ]},
