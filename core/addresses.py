@@ -1,4 +1,4 @@
-"""Which URLs may be handed to a provider: public ones over HTTP, without credentials."""
+"""Which URLs may be handed to a provider or fetched: public ones over HTTP, without credentials."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from urllib.parse import urlsplit
 LONGEST_URL = 2_048
 #: Names that only a private network resolves (RFC 6761, RFC 6762, RFC 8375, RFC 6762 appendix G, ICANN's .internal of 2024).
 PRIVATE_NAMES = ("localhost", "local", "home.arpa", "internal", "intranet", "lan", "home", "corp", "private")
+#: Azure's wire server, which answers every machine there under a public address.
+#: https://learn.microsoft.com/azure/virtual-network/what-is-ip-address-168-63-129-16
+WIRE_SERVER = ipaddress.IPv4Address("168.63.129.16")
+#: Of the prefixes that carry an IPv4 address at their end, NAT64's (RFC 6052) and that of IPv4-compatible addresses (RFC 4291).
+CARRIERS = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
 HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
@@ -36,6 +41,11 @@ def url_problem(url: str) -> tuple[str, str] | None:
     return None
 
 
+def is_public(address: str) -> bool:
+    """Whether an IP address, such as a name was resolved to, is on the public internet; False for what is no address."""
+    return _public_v6(address) if ":" in address else address[-1:].isdigit() and _public(address)
+
+
 def _public(host: str) -> bool:
     if ":" in host:
         return _public_v6(host)
@@ -57,12 +67,11 @@ def _public_v6(host: str) -> bool:
         address = ipaddress.IPv6Address(host)
     except ValueError:
         return False
-    # Of the prefixes that carry an IPv4 address inside, 64:ff9b::/96 is NAT64's (RFC 6052).
     inner = address.ipv4_mapped or address.sixtofour
-    if address in ipaddress.IPv6Network("64:ff9b::/96"):
+    if any(address in network for network in CARRIERS):
         inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return _routed(address) and (inner is None or _routed(inner))
 
 
 def _routed(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    return address.is_global and not address.is_multicast
+    return address.is_global and not address.is_multicast and address != WIRE_SERVER
