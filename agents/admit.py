@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
+from agents.fetch import NotFetched, fetch_text
 from agents.outgoing import Clock, Encoder, decode, place_of
 from agents.planning import Plan, Planner, call_of
 from agents.structured import schema_problem
@@ -63,7 +64,7 @@ class Admit:
         # Sent again, a request is the same whenever it was made.
         body = self._codec.encode("LlmRequest", {**request, "created_at": 0})
         to = await self._reply_to(request, record.headers)
-        prepared = self._tasks.prepare(request, request["user"] or request["request_id"])
+        prepared = await self._prepare(request)
         planned = self._plan(request, prepared, len(record.value or b""), to, now)
         copy_to = None if isinstance(to, NoReplyTo) else to
         if isinstance(planned, Plan):
@@ -84,6 +85,15 @@ class Admit:
         plan = Plan.unpacked(admitted.plan or b"")
         ready = prepared.request if isinstance(prepared, Prepared) else request
         return Emit((self._encoder.call(call_of(ready, plan, admitted.admitted_at, copy_to), trace),))
+
+    async def _prepare(self, request: LlmRequest) -> Prepared | Error:
+        """The request with its task's messages, made also of a page that the deployment fetches for it."""
+        url = self._tasks.page_of(request)
+        try:
+            page = await fetch_text(url) if url is not None else None
+        except NotFetched as why:
+            return error("caller_invalid_request", f"The page that the input names cannot be read. {why}")
+        return self._tasks.prepare(request, request["user"] or request["request_id"], page)
 
     async def _reply_to(self, request: LlmRequest, headers: Headers) -> ReplyTo | NoReplyTo | None:
         """Where a copy of the answer goes, or why it cannot."""
