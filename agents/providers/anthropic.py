@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -148,6 +149,9 @@ def terms_of(body: dict[str, Any]) -> str | None:
         "web search" if count(fields(usage.get("server_tool_use")).get("web_search_requests")) else None,
     )
 
+
+# Below INFO the SDK writes down the headers and the body of every request, the key among them.
+logging.getLogger("anthropic._base_client").addFilter(lambda record: record.levelno >= logging.INFO)
 
 #: The SDK looks for keys in the environment when it gets none; every call has its own, and this one is never sent.
 NO_KEY = "none"
