@@ -17,17 +17,19 @@ class Picked:
     """A key that a call may be made with; `credential_id` is None for the one of the settings.
 
     `rests_until` is in the future, in microseconds since 1970, when every key there is rests and this one the shortest.
+    `remote` says that opening it asks a service, and may take as long as that.
     """
 
     credential_id: str | None
     owner: Literal["tenant", "platform"]
     rests_until: int
+    remote: bool
     _open: Callable[[], Key | None] = field(repr=False)
 
     def open(self) -> Key | None:
         """The key for one call, decrypted now and kept by nobody else; None stands for the one of the settings.
 
-        `config.secrets.CredentialError` when it cannot be decrypted. Asks a service where the key-encryption key is in one.
+        `config.secrets.CredentialError` when it cannot be decrypted.
         """
         return self._open()
 
@@ -52,8 +54,15 @@ class Keyring:
             self._rests.pop(gone, None)
         self._held = {owner: tuple(of_owner) for owner, of_owner in held.items()}
 
-    def pick(self, provider: str, tenant: str, now: int, random: float) -> Picked:
-        """The key for a call of a tenant; `random` is from 0 to below 1.
+    def pick(
+        self,
+        provider: str,
+        tenant: str,
+        now: int,
+        random: float,
+        out_until: Callable[[str], int | None] = lambda _: None,
+    ) -> Picked:
+        """The key for a call of a tenant; `random` is from 0 to below 1, `out_until` knows of reasons to rest beside limits.
 
         A tenant that has keys of its own for the provider is never given the platform's, not even while all of its own rest.
         """
@@ -62,17 +71,21 @@ class Keyring:
         if not (ours := held.get((provider, tenant), ())):
             owner, ours = "platform", held.get((provider, None), ())
         if not ours:
-            return Picked(None, "platform", 0, lambda: None)
-        rests = self._rests
-        ready = [one for one in ours if rests.get(one.credential_id, 0) <= now]
-        chosen = _by_weight(ready, random) if ready else min(ours, key=lambda one: rests.get(one.credential_id, 0))
-        keys = self._keys
-        return Picked(chosen.credential_id, owner, rests.get(chosen.credential_id, 0), lambda: open_key(keys, chosen))
+            return Picked(None, "platform", 0, False, lambda: None)
+        rests = {one.credential_id: self._rests_until(one.credential_id, out_until) for one in ours}
+        ready = [one for one in ours if rests[one.credential_id] <= now]
+        chosen = _by_weight(ready, random) if ready else min(ours, key=lambda one: rests[one.credential_id])
+        keys, until = self._keys, rests[chosen.credential_id]
+        remote = chosen.sealed is not None and not chosen.sealed.kek_id.startswith("local:")
+        return Picked(chosen.credential_id, owner, until, remote, lambda: open_key(keys, chosen))
 
     def rest(self, credential_id: str | None, until: int) -> None:
         """Let a limited credential rest until a time in microseconds since 1970; None, the settings' key, never rests."""
         if credential_id is not None:
             self._rests[credential_id] = max(until, self._rests.get(credential_id, 0))
+
+    def _rests_until(self, credential_id: str, out_until: Callable[[str], int | None]) -> int:
+        return max(self._rests.get(credential_id, 0), out_until(credential_id) or 0)
 
 
 def _by_weight(ready: list[Credential], random: float) -> Credential:

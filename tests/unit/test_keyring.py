@@ -77,6 +77,15 @@ def test_when_all_rest_the_first_to_be_back_is_named() -> None:
     assert (picked.credential_id, picked.owner, picked.rests_until) == ("c2", "tenant", NOW + 10)
 
 
+def test_an_open_breaker_lets_a_key_rest_too() -> None:
+    """What else says that a key is out counts like a limit, the later of the two."""
+    ring = Keyring(KEYS, [credential("c1"), credential("c2")])
+    ring.rest("c2", NOW + 10)
+    picked = ring.pick("openai", "acme", NOW, 0.9, {"c1": NOW + 30, "c2": NOW + 20}.get)
+    assert (picked.credential_id, picked.rests_until) == ("c2", NOW + 20)
+    assert ring.pick("openai", "acme", NOW + 10, 0.0, {"c1": NOW + 30}.get).credential_id == "c2"
+
+
 def test_a_disabled_key_is_not_picked() -> None:
     """A credential that was disabled or revoked is as if it were not there."""
     ring = Keyring(KEYS, [replace(credential("c1"), enabled=False), replace(credential("c2"), sealed=None)])
