@@ -30,9 +30,14 @@ class _Family:
 
 
 @lru_cache(maxsize=1)
+def _shipped() -> dict[str, dict[str, Any]]:
+    shipped: dict[str, dict[str, Any]] = yaml.safe_load((files("config") / "models.yaml").read_text(encoding="utf-8"))
+    return shipped
+
+
+@lru_cache(maxsize=1)
 def _families() -> dict[str, tuple[tuple[str, ...], tuple[_Family, ...]]]:
     """By kind: the patterns of models left out, and the families."""
-    shipped: dict[str, dict[str, Any]] = yaml.safe_load((files("config") / "models.yaml").read_text(encoding="utf-8"))
     return {
         kind: (
             tuple(part.get("left_out", ())),
@@ -40,7 +45,7 @@ def _families() -> dict[str, tuple[tuple[str, ...], tuple[_Family, ...]]]:
                 _Family(**{**family, "capabilities": frozenset(family["capabilities"])}) for family in part["families"]
             ),
         )
-        for kind, part in shipped.items()
+        for kind, part in _shipped().items()
     }
 
 
@@ -65,6 +70,12 @@ def models_at(provider: Provider) -> list[Model]:
         for name in sorted(priced_models(provider.kind))
         if not any(fnmatchcase(name, pattern) for pattern in left_out)
     ]
+
+
+def cheap_model(kind: str) -> str | None:
+    """A cheap model of a kind of provider, None where its models are not known here."""
+    name: str | None = _shipped().get(kind, {}).get("cheap_model")
+    return name
 
 
 def _context(kind: str, name: str) -> int | None:

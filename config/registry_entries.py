@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from core.registry import Model, Provider, Route
 
 Entry = Provider | Model | Route
-E = TypeVar("E", Provider, Model, Route)
+E = TypeVar("E", bound=Provider | Model | Route)
 _ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Provider, Model, Route)}
 
 
@@ -40,6 +40,11 @@ class Contents:
             ("route", self.routes),
         )
         return {f"{kind} {name}": entry for kind, entries in kinds for name, entry in sorted(entries.items())}
+
+
+def name_of(entry: Entry) -> str:
+    """What an entry is called among its like: a model `provider/model`."""
+    return entry.full_name if isinstance(entry, Model) else entry.name
 
 
 def plain(entry: Entry) -> dict[str, Any]:

@@ -93,7 +93,7 @@ class _Reading:
                 self._problems += wrong.problems
 
 
-def _read(kind: type[Entry], name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _read(kind: type[Any], name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The plain data of an entry from what the file has under its name."""
     data = dict(given)
     named = {"provider": name.partition("/")[0], "name": name.partition("/")[2]} if kind is Model else {"name": name}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -19,9 +19,12 @@ TABLES: tuple[tuple[type[Entry], Table], ...] = ((Provider, PROVIDERS), (Model, 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One entry that a change adds, updates or removes, such as `route extraction`, in plain data before and after."""
+    """One entry that a change touches, such as `route extraction`, in plain data before and after.
 
-    action: Literal["add", "update", "remove"]
+    `action` is `add`, `update` or `remove`, or another word for what happened.
+    """
+
+    action: str
     subject: str
     before: Mapping[str, Any] | None
     after: Mapping[str, Any] | None
@@ -80,7 +83,7 @@ def differences(before: Contents, after: Contents) -> tuple[Difference, ...]:
         was, becomes = old.get(subject), new.get(subject)
         if was == becomes:
             continue
-        action: Literal["add", "update", "remove"] = "add" if was is None else "remove" if becomes is None else "update"
+        action = "add" if was is None else "remove" if becomes is None else "update"
         found.append(Difference(action, subject, plain(was) if was else None, plain(becomes) if becomes else None))
     return tuple(found)
 

@@ -1,0 +1,88 @@
+"""`millstream providers`: who can be called, and whether a call goes through."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from cli import provider_check
+from cli.registry_change import actions, change_options, commit, json_option, print_table, read
+from cli.registry_options import switch_option, with_options
+from cli.stackfile import stack_settings
+from config.registry_edits import Edit, add, enable, found, put, set_default
+from config.registry_entries import plain
+from config.settings import PROVIDER_NAMES, Settings
+from core.registry import Provider
+
+FIELDS = ("kind", "base_url", "region", "concurrency", "enabled")
+KEYLESS = ("echo",)
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    """The actions and their options."""
+    action = actions(parser)
+    json_option(action.add_parser("list", help="every provider, where it comes from and whether it has a key"))
+    for name, text in (("add", "register a provider"), ("set", "change a registered provider")):
+        changing = action.add_parser(name, help=text, allow_abbrev=False)
+        changing.add_argument("name", metavar="NAME", help="its name here, which is also its lane's")
+        changing.add_argument(
+            "--kind", choices=PROVIDER_NAMES, help="the API that it speaks (default: the one of its name)"
+        )
+        changing.add_argument("--base-url", metavar="URL", help="its address; `none` for the kind's own")
+        changing.add_argument("--region", help="where it runs; `none` for no word on it")
+        changing.add_argument("--concurrency", metavar="N", help="calls at once; `none` for the deployment's bound")
+        switch_option(changing, "enabled", "enabled", "disabled", "let it serve")
+        change_options(changing)
+    for name, text in (
+        ("enable", "let a provider serve"), ("disable", "let a provider serve no more"),
+        ("set-default", "make a provider the default one"),
+    ):  # fmt: skip
+        changing = action.add_parser(name, help=text, allow_abbrev=False)
+        changing.add_argument("name", metavar="NAME")
+        change_options(changing)
+    provider_check.describe(action.add_parser("test", help="make one cheap real call and say what worked"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the action says."""
+    settings = stack_settings()
+    if arguments.action == "list":
+        return _list(settings, arguments.json)
+    if arguments.action == "test":
+        return provider_check.run(settings, arguments)
+    name: str = arguments.name
+    edits: dict[str, Edit] = {
+        "add": lambda contents: add(with_options(Provider(name, name), arguments, FIELDS))(contents),
+        "set": lambda contents: put(with_options(found(contents, Provider, name), arguments, FIELDS))(contents),
+        "enable": enable(name, True),
+        "disable": enable(name, False),
+        "set-default": set_default(name),
+    }
+    return commit(settings, edits[arguments.action], arguments)
+
+
+def _list(settings: Settings, as_json: bool) -> int:
+    contents, registry = read(settings)
+    source = "database" if contents.providers else "environment"
+    providers = registry.providers.values()
+    if as_json:
+        print(json.dumps([{**plain(p), "from": source, "key": _key(settings, p)} for p in providers]))
+        return 0
+    rows = [
+        (
+            p.name, p.kind, " ".join(filter(None, (p.base_url, p.region and f"({p.region})"))),
+            ("enabled" if p.enabled else "disabled") + ", default" * p.default, source, _key(settings, p),
+        )
+        for p in providers
+    ]  # fmt: skip
+    print_table(("provider", "kind", "address", "state", "from", "key"), rows, "address", "There is no provider.")
+    return 0
+
+
+def _key(settings: Settings, provider: Provider) -> str:
+    """Whether the environment has a key for a provider, never the key."""
+    if provider.kind in KEYLESS:
+        return "not needed"
+    if provider.kind not in PROVIDER_NAMES:
+        return "unknown kind"
+    return "set" if settings.provider(provider.kind).api_key else "not set"
