@@ -7,16 +7,21 @@ import asyncio
 import json
 import time
 import uuid
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import cast
 
-from agents.providers import PROVIDERS
+from agents.providers import provider as connect
 from cli.amounts import duration, plain
 from cli.errors import CommandError
 from cli.lines import request_of
-from cli.registry_change import json_option, print_table, read
+from cli.registry_change import database, json_option, print_table, read
+from config.credentials import open_key, platform_credentials
+from config.database import reading
+from config.key_encryption import encryption_keys
 from config.known_models import cheap_model
-from config.settings import PROVIDER_NAMES, Settings
+from config.registry import provider_settings
+from config.secrets import CredentialError
+from config.settings import PROVIDER_NAMES, Key, Settings
 from core.errors import ProviderError
 from core.registry import TIERS, Provider, Registry
 from schemas.events import Error, LlmCall
@@ -66,7 +71,7 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
             f"There is no provider {arguments.name!r} to call; there are {', '.join(registry.providers)}."
         )
     model = arguments.model or _cheap_model(provider, registry, [*contents.models])
-    result = asyncio.run(call(settings, provider, model, arguments.timeout))
+    result = asyncio.run(call(settings, provider, model, arguments.timeout, _stored_key(settings, provider.name)))
     if arguments.json:
         print(json.dumps(asdict(result)))
     else:
@@ -91,13 +96,22 @@ def _cheap_model(provider: Provider, registry: Registry, registered: list[str]) 
     return known
 
 
-async def call(settings: Settings, provider: Provider, model: str, timeout: float) -> Result:
-    """Make the call, at most `timeout` seconds long."""
-    own = replace(settings.provider(provider.kind), name=provider.name, base_url=provider.base_url)
-    client = PROVIDERS[provider.kind](own)
+def _stored_key(settings: Settings, name: str) -> Key | None:
+    """The first of the platform's stored keys for a provider, None where the environment's serves."""
+    with database(settings) as engine, reading(engine) as db:
+        ready = [one for one in platform_credentials(db, name) if one.sealed is not None]
+    try:
+        return open_key(encryption_keys(settings.key_encryption), ready[0]) if ready else None
+    except CredentialError as why:
+        raise CommandError(str(why)) from None
+
+
+async def call(settings: Settings, provider: Provider, model: str, timeout: float, key: Key | None) -> Result:
+    """Make the call, at most `timeout` seconds long; without a `key` with the environment's."""
+    client = connect(provider_settings(provider, settings))
     began = time.monotonic()
     try:
-        await client.call(_call(provider, model), str(uuid.uuid4()), timeout)
+        await client.call(_call(provider, model), str(uuid.uuid4()), timeout, key)
         return Result(provider.name, model, OK, OK, OK, _since(began), None)
     except ProviderError as failed:
         return _failed(provider, model, failed.error, _since(began))

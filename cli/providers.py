@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 
 from cli import provider_check
-from cli.registry_change import actions, change_options, commit, json_option, print_table, read
+from cli.registry_change import actions, change_options, commit, database, json_option, print_table, read
 from cli.registry_options import switch_option, with_options
 from cli.stackfile import stack_settings
+from config.credentials import Credential, platform_credentials
+from config.database import reading
+from config.registry import provider_settings
 from config.registry_edits import Edit, add, enable, found, put, set_default
 from config.registry_entries import plain
 from config.settings import PROVIDER_NAMES, Settings
@@ -64,14 +68,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _list(settings: Settings, as_json: bool) -> int:
     contents, registry = read(settings)
     source = "database" if contents.providers else "environment"
+    with database(settings) as engine, reading(engine) as db:
+        keys = {name: _key(settings, p, platform_credentials(db, name)) for name, p in registry.providers.items()}
     providers = registry.providers.values()
     if as_json:
-        print(json.dumps([{**plain(p), "from": source, "key": _key(settings, p)} for p in providers]))
+        print(json.dumps([{**plain(p), "from": source, "key": keys[p.name]} for p in providers]))
         return 0
     rows = [
         (
             p.name, p.kind, " ".join(filter(None, (p.base_url, p.region and f"({p.region})"))),
-            ("enabled" if p.enabled else "disabled") + ", default" * p.default, source, _key(settings, p),
+            ("enabled" if p.enabled else "disabled") + ", default" * p.default, source, keys[p.name],
         )
         for p in providers
     ]  # fmt: skip
@@ -79,10 +85,12 @@ def _list(settings: Settings, as_json: bool) -> int:
     return 0
 
 
-def _key(settings: Settings, provider: Provider) -> str:
-    """Whether the environment has a key for a provider, never the key."""
+def _key(settings: Settings, provider: Provider, stored: Sequence[Credential]) -> str:
+    """Which key a provider is called with: the last four characters of the stored ones, else whether the environment has one."""
+    if stored:
+        return ", ".join(f"…{one.last_four}" if one.last_four else one.credential_id for one in stored)
     if provider.kind in KEYLESS:
         return "not needed"
     if provider.kind not in PROVIDER_NAMES:
         return "unknown kind"
-    return "set" if settings.provider(provider.kind).api_key else "not set"
+    return "environment's" if provider_settings(provider, settings).api_key else "not set"

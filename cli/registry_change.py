@@ -90,9 +90,7 @@ def commit(settings: Settings, edit: Edit, arguments: argparse.Namespace) -> int
             lanes = [name for name in lane_names(db) if name not in PROVIDER_NAMES]
     notes = [*check(complete(after, settings, now), PROVIDER_NAMES).warnings, *_taken_over(before, after, settings)]
     if changed.differences:
-        notes += _new_lanes(settings, [name for name in lanes if name not in before.providers])
-        if (why := publish_refresh(settings, by, changed.version)) is not None:
-            notes.append(f"Workers see this within {settings.registry_refresh_seconds:g} s; they were not told: {why}")
+        notes += _told(settings, by, changed.version, [name for name in lanes if name not in before.providers])
     _print(changed, notes, arguments.json)
     return 0
 
@@ -170,16 +168,21 @@ def _taken_over(before: Contents, after: Contents, settings: Settings) -> list[s
     return notes
 
 
-def _new_lanes(settings: Settings, added: Sequence[str]) -> list[str]:
-    """Create the topics of providers that are new; what is left to do."""
-    if not added:
-        return []
-    start = f"Start `millstream worker complete --provider {added[0]}` for its lane."
-    try:
-        kafka.create_topics(settings, tuple(calls(name) for name in added))
-    except CommandError as away:
-        return [f"The lanes of {', '.join(added)} have no topics yet; run `millstream migrate`: {away}", start]
-    return [start]
+def _told(settings: Settings, by: str, version: int, new_lanes: Sequence[str]) -> list[str]:
+    """Tell the workers and make the topics of new lanes; what is left to do."""
+    why = publish_refresh(settings, by, version)
+    left = (
+        []
+        if why is None
+        else [f"Workers see this within {settings.registry_refresh_seconds:g} s; they were not told: {why}"]
+    )
+    if new_lanes:
+        if why is None:
+            kafka.create_topics(settings, tuple(calls(name) for name in new_lanes))
+        else:
+            left.append(f"The lanes of {', '.join(new_lanes)} have no topics yet; run `millstream migrate`.")
+        left.append(f"Start `millstream worker complete --provider {new_lanes[0]}` for its lane.")
+    return left
 
 
 def _print(changed: Changed, notes: Sequence[str], as_json: bool) -> None:

@@ -107,6 +107,11 @@ def stored(db: Connection) -> list[Credential]:
     return [_credential(row) for row in db.execute(select(CREDENTIALS).order_by(*order))]
 
 
+def platform_credentials(db: Connection, provider: str) -> list[Credential]:
+    """The platform's own credentials for a provider that are in use."""
+    return [one for one in stored(db) if one.provider == provider and one.tenant is None and one.enabled]
+
+
 def by_id(db: Connection, credential_id: str) -> Credential:
     """One credential, locked until the transaction ends; `CredentialError` when there is none of this id."""
     wanted = select(CREDENTIALS).where(CREDENTIALS.c.credential_id == credential_id).with_for_update()
