@@ -10,13 +10,17 @@ from urllib.parse import urlsplit
 
 from core.errors import CODES
 from core.pricing import TOKEN_CLASSES
-from core.registry import Model, Provider, Registry, Route
+from core.registry import Model, Provider, Registry, Route, Target
 
 #: A provider's name is part of its lane's topic, and no slash may stand in it.
 PROVIDER_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,47}")
 ROUTE_NAME = re.compile(r"[A-Za-z0-9][\w.:-]{0,127}", re.ASCII)
 MODEL_NAME = re.compile(r"[^\s\x00-\x1f]{1,256}")
 LONGEST_PATTERN = 256
+LONGEST_REGION = 64
+SHARE_DECIMALS = 6
+#: What an integer column holds.
+LARGEST = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +89,9 @@ def _of_provider(provider: Provider, kinds: Collection[str]) -> Iterator[str]:
         yield from _of_address(name, provider.base_url)
     elif kind == "openai-compatible":
         yield f"Provider {name} of kind {kind} needs a base URL, such as http://127.0.0.1:8000/v1."
-    if provider.concurrency is not None and provider.concurrency < 1:
-        yield f"Provider {name} allows {provider.concurrency} calls at once; it needs at least 1."
+    if provider.region is not None and not (provider.region.isprintable() and len(provider.region) <= LONGEST_REGION):
+        yield f"Provider {name} has a region that cannot be used; take up to {LONGEST_REGION} printable characters."
+    yield from _of_counts(f"Provider {name}", provider, "concurrency")
 
 
 def _of_address(name: str, url: str) -> Iterator[str]:
@@ -113,10 +118,7 @@ def _of_models(registry: Registry) -> Iterator[str]:
             yield f"Model name {model.name!r} cannot be used; take 1 to 256 characters without spaces."
         if model.provider not in registry.providers:
             yield f"Model {full_name} is at the provider {model.provider}, which does not exist; add the provider first."
-        if model.context_tokens is not None and model.context_tokens < 1:
-            yield f"Model {full_name} has a context of {model.context_tokens} tokens; it needs at least 1."
-        if model.weight < 1:
-            yield f"Model {full_name} has weight {model.weight}; it needs at least 1, or disable the model."
+        yield from _of_counts(f"Model {full_name}", model, "context_tokens", "weight")
         for alias in model.aliases:
             if not MODEL_NAME.fullmatch(alias):
                 yield f"Alias {alias!r} of model {full_name} cannot be used; take 1 to 256 characters without spaces."
@@ -137,21 +139,29 @@ def _of_route(route: Route) -> Iterator[str]:
     if not route.targets:
         yield f"Route {name} has no target; name at least one model."
     for target in route.targets:
-        if target.weight < 1:
-            yield f"Route {name} gives {target.model} the weight {target.weight}; it needs at least 1."
+        yield from _of_counts(f"Route {name} for {target.model}", target, "weight")
     for field in ("plan", "task", "tenant", "model"):
         pattern = getattr(route, field)
-        if pattern is not None and not 1 <= len(pattern) <= LONGEST_PATTERN:
-            yield f"Route {name} has a {field} of {len(pattern)} characters; it needs 1 to {LONGEST_PATTERN}."
+        if pattern is not None and not (1 <= len(pattern) <= LONGEST_PATTERN and pattern.isprintable()):
+            yield f"Route {name} has a {field} that cannot be used; take 1 to {LONGEST_PATTERN} printable characters."
     if not 0 <= route.share <= 100:
         yield f"Route {name} has a share of {route.share} percent; it needs 0 to 100."
+    elif route.share != round(route.share, SHARE_DECIMALS):
+        yield f"Route {name} has a share of {route.share} percent; it takes up to {SHARE_DECIMALS} decimals."
     if route.valid_from is not None and route.valid_until is not None and route.valid_from >= route.valid_until:
         yield f"Route {name} is valid until a time that is not after its start; swap or correct the two."
     for code in sorted(route.fall_back_on - CODES.keys()):
         yield f"Route {name} falls back on the unknown error {code!r}; take a code such as provider_invalid_request."
-    for what, number in (("max_attempts", route.max_attempts), ("cache_seconds", route.cache_seconds)):
-        if number is not None and number < 1:
-            yield f"Route {name} has {what} {number}; it needs at least 1."
+    if abs(route.precedence) > LARGEST:
+        yield f"Route {name} has precedence {route.precedence}; it needs {-LARGEST:,} to {LARGEST:,}."
+    yield from _of_counts(f"Route {name}", route, "max_attempts", "cache_seconds")
+
+
+def _of_counts(what: str, entry: Provider | Model | Route | Target, *fields: str) -> Iterator[str]:
+    for field in fields:
+        number = getattr(entry, field)
+        if number is not None and not 1 <= number <= LARGEST:
+            yield f"{what} has {field} {number}; it needs 1 to {LARGEST:,}."
 
 
 def _of_shares(routes: Iterable[Route]) -> Iterator[str]:
