@@ -5,6 +5,7 @@ Each operation takes a connection inside a transaction and may be repeated. Time
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from config.credential_models import CREDENTIALS
 from config.health_models import LEASES, SIGNALS
 from config.registry_models import HEALTH
 from core.health import ProviderHealth
@@ -53,7 +55,7 @@ def record_turn(
 def exchange(db: Connection, signals: Sequence[Signal], since: int) -> dict[str, Standing]:
     """Tell the other workers how this one's calls went, and hear how everything stands by what was told since then."""
     tell(db, signals)
-    return standings(health_of(db), signals_since(db, since))
+    return standings(health_of(db), signals_since(db, since), _credentials(db))
 
 
 def let_go(db: Connection, name: str, owner: str) -> None:
@@ -85,6 +87,16 @@ def tell(db: Connection, signals: Sequence[Signal]) -> None:
 def signals_since(db: Connection, since: int) -> list[Signal]:
     """What all workers told from then on."""
     return [Signal(**row) for row in db.execute(select(SIGNALS).where(SIGNALS.c.at >= since)).mappings()]
+
+
+def _credentials(db: Connection) -> dict[str, list[str]]:
+    """The platform's credentials that calls are made with, by provider."""
+    held: dict[str, list[str]] = defaultdict(list)
+    own = CREDENTIALS.c.tenant.is_(None) & CREDENTIALS.c.enabled & CREDENTIALS.c.revoked_at.is_(None)
+    query = select(CREDENTIALS.c.provider, CREDENTIALS.c.credential_id).where(own)
+    for provider, credential_id in db.execute(query.order_by(CREDENTIALS.c.credential_id)):
+        held[provider].append(credential_id)
+    return held
 
 
 def _put(db: Connection, table: Table, rows: list[dict[str, Any]]) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
 from core.health import Calls, ProviderHealth
 from core.standing import Standing
+
+#: The credential of a provider that has none in the registry: the key of the environment.
+ENVIRONMENT = ("",)
+NO_CREDENTIALS: Mapping[str, Collection[str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +40,32 @@ def calls_of(provider: str, signals: Iterable[Signal]) -> Calls:
     return Calls(sum(signal.good for signal in own), sum(signal.bad for signal in own))
 
 
-def standings(health: Mapping[str, ProviderHealth], signals: Iterable[Signal]) -> dict[str, Standing]:
+def standings(
+    health: Mapping[str, ProviderHealth], signals: Iterable[Signal], credentials: Mapping[str, Collection[str]] = NO_CREDENTIALS
+) -> dict[str, Standing]:  # fmt: skip
     """The standings of providers (by name, from their checks) and of models (by `provider/model`, from calls).
 
-    A credential is out for as long as the most cautious worker says, a model until the first of its credentials is back. The
-    median is that of the workers' medians, each as often as it has calls.
+    `credentials` are the platform's by provider; one without any has the key of the environment. A credential is out for as
+    long as the most cautious worker says, a model until the first of the provider's credentials is back. The median is that
+    of the workers' medians, each as often as it has calls.
     """
     found = {provider: Standing(one.state) for provider, one in health.items()}
-    by_model: dict[str, list[Signal]] = defaultdict(list)
+    by_model: dict[tuple[str, str], list[Signal]] = defaultdict(list)
     for signal in signals:
-        by_model[f"{signal.provider}/{signal.model}"].append(signal)
-    return found | {name: _standing(told) for name, told in by_model.items()}
+        by_model[signal.provider, signal.model].append(signal)
+    for (provider, model), told in by_model.items():
+        found[f"{provider}/{model}"] = _standing(told, credentials.get(provider) or ENVIRONMENT)
+    return found
 
 
-def _standing(told: list[Signal]) -> Standing:
-    opened: dict[str, int] = defaultdict(int)
-    resting: dict[str, int] = defaultdict(int)
+def _standing(told: list[Signal], credentials: Collection[str]) -> Standing:
+    opened, resting = dict.fromkeys(credentials, 0), dict.fromkeys(credentials, 0)
     for signal in told:
-        opened[signal.credential_id] = max(opened[signal.credential_id], signal.open_until or 0)
-        resting[signal.credential_id] = max(resting[signal.credential_id], signal.resting_until or 0)
+        if (of := signal.credential_id) in opened:
+            opened[of] = max(opened[of], signal.open_until or 0)
+            resting[of] = max(resting[of], signal.resting_until or 0)
     # The breaker of one key may be open while the other rests: the model is out until either is free of both.
-    first = min(opened, key=lambda credential: max(opened[credential], resting[credential]))
+    first = min(credentials, key=lambda one: max(opened[one], resting[one]))
     good, ended = sum(signal.good for signal in told), sum(signal.good + signal.bad for signal in told)
     times = [time for signal in told if (time := signal.p50_us) is not None for _ in range(max(1, signal.good))]
     return Standing(

@@ -7,7 +7,7 @@ or an id: what a single one of them does is a question for ClickHouse.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import get_args
 
@@ -138,6 +138,7 @@ class Metrics:
         """Show a provider's lane of `slots` slots; `in_use` is asked when Prometheus reads the page."""
         self._slots_most.labels(provider).set(slots)
         self._slots.labels(provider).set_function(in_use)
+        self._healthy.labels(provider).set(1)
         self._spend(provider)
         for status in get_args(CallStatus):
             for cost_status in get_args(CostStatus):
@@ -147,6 +148,12 @@ class Metrics:
         for code in CODES:
             if code.startswith("provider_"):
                 self._errors(provider, code)
+
+    def add_checks(self, providers: Iterable[str]) -> None:
+        """Show the health checks of these providers, which this process may come to make."""
+        for provider in providers:
+            for result in RESULTS:
+                self._health_checks(provider, result)
 
     def record_done(self, stage: str, outcome: Outcome) -> None:
         """A stage has dealt with a record, and the broker has what follows from it."""
@@ -185,8 +192,6 @@ class Metrics:
 
     def health_checked(self, provider: str, result: str) -> None:
         """A provider was checked."""
-        for name in RESULTS:
-            self._health_checks(provider, name)
         self._health_checks(provider, result).inc()
 
     def standings_heard(self, standings: Mapping[str, Standing], breakers: Mapping[tuple[str, str], State]) -> None:

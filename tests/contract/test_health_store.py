@@ -7,11 +7,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, insert, inspect, text
 
 from config import health
+from config.credential_models import CREDENTIALS
 from config.database import create_tables, open_database
 from core.health import ProviderHealth
 from core.signals import Signal
@@ -38,7 +40,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     engine = open_database(url)
     create_tables(engine)
     with engine.begin() as db:
-        for table in ("leases", "signals", "health"):
+        for table in ("leases", "signals", "health", "credentials"):
             db.execute(text(f"DELETE FROM {table}"))
     yield engine
     engine.dispose()
@@ -123,6 +125,27 @@ def test_signals_are_kept_by_worker_model_and_key_and_grow_old(engine: Engine) -
         assert turn == ({}, [newer])
         assert health.signals_since(db, 0) == [newer]
         assert health.take_turn(db, "health", "w2", NOW, NOW + 1, NOW) is None
+
+
+def test_a_model_is_out_only_when_every_credential_of_its_provider_is(engine: Engine) -> None:
+    """Keys that are disabled, revoked or a tenant's own do not count; one that nobody has used yet is free."""
+    with engine.begin() as db:
+        limited = Signal("openai", "gpt-5", "k1", "w1", 1, 0, None, None, NOW + 5, NOW)
+        for credential_id, changes in (
+            ("k1", {}), ("off", {"enabled": False}), ("gone", {"revoked_at": NOW}), ("theirs", {"tenant": "acme"}),
+        ):  # fmt: skip
+            _add_key(db, credential_id, **changes)
+        assert health.exchange(db, [limited], NOW)["openai/gpt-5"].resting_until == NOW + 5
+        _add_key(db, "k2")
+        assert health.exchange(db, [limited], NOW)["openai/gpt-5"].resting_until is None
+
+
+def _add_key(db: Connection, credential_id: str, **changes: Any) -> None:
+    row = {
+        "credential_id": credential_id, "provider": "openai", "label": "", "last_four": "", "weight": 1, "enabled": True,
+        "created_at": NOW, "key_version": 1,
+    }  # fmt: skip
+    db.execute(insert(CREDENTIALS).values({**row, **changes}))
 
 
 def test_a_checker_without_its_turn_writes_nothing(engine: Engine) -> None:

@@ -7,9 +7,11 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from agents.model_list import RESULTS
 from config.monitoring import metrics_page
 from core.errors import CODES
 from core.outcome import Drop, Emit, Reject
+from core.standing import Standing
 from schemas.events import Tokens
 from sinks.metrics import SinkMetrics
 from sinks.rows import FACTS
@@ -88,6 +90,40 @@ def test_what_alerts_look_for_begins_at_zero() -> None:
     assert samples(metrics, "millstream_lane_slots_in_use") == {("openai",): 2}
 
 
+def test_a_choice_is_counted_by_model_and_route_and_its_complexity_where_it_was_asked_for() -> None:
+    """A request without a score adds to the count of choices and not to the distribution of scores."""
+    metrics = Metrics()
+    metrics.chosen("google", "gemini-2.5-flash", "extraction", 0.42)
+    metrics.chosen("google", "gemini-2.5-flash", None, None)
+    assert samples(metrics, "orchestrator_provider_selection_total") == {
+        ("gemini-2.5-flash", "google", "extraction"): 1, ("gemini-2.5-flash", "google", ""): 1,
+    }  # fmt: skip
+    assert samples(metrics, "orchestrator_complexity_score_sum") == {(): 0.42}
+    assert samples(metrics, "orchestrator_complexity_score_bucket")["0.4",] == 0
+
+
+def test_health_and_breakers_are_shown_as_they_stand() -> None:
+    """A provider counts as healthy until it is unhealthy, a closed breaker is shown too, and one that is gone is not."""
+    metrics = Metrics()
+    metrics.add_lane("openai", 1, lambda: 0)
+    assert samples(metrics, "millstream_provider_healthy") == {("openai",): 1}
+    well, ill = Standing("suspect"), Standing("unhealthy")
+    metrics.standings_heard({"openai": ill, "google": well, "openai/gpt-5": well}, {("openai", "gpt-5"): "open"})
+    assert samples(metrics, "millstream_provider_healthy") == {("openai",): 0, ("google",): 1}
+    assert samples(metrics, "millstream_breaker_state") == {("gpt-5", "openai"): 2}
+    metrics.standings_heard({}, {("openai", "gpt-5-mini"): "closed"})
+    assert samples(metrics, "millstream_breaker_state") == {("gpt-5-mini", "openai"): 0}
+
+
+def test_health_checks_begin_at_zero_and_are_counted_by_what_they_found() -> None:
+    """Every result of every provider has its series before the first check."""
+    metrics = Metrics()
+    metrics.add_checks(["openai"])
+    assert samples(metrics, "provider_health_checks_total") == {("openai", result): 0 for result in RESULTS}
+    metrics.health_checked("openai", "timeout")
+    assert samples(metrics, "provider_health_checks_total")["openai", "timeout"] == 1
+
+
 def test_outcomes_have_words_and_a_rejection_is_a_dead_letter() -> None:
     """Each outcome of a stage is counted under its word."""
     metrics = Metrics()
@@ -105,6 +141,9 @@ def test_prometheus_has_nothing_to_say_against_the_page() -> None:
     metrics.add_stage("admit", lambda: 3, lambda: 1.5)
     metrics.add_lane("openai", 256, lambda: 2)
     metrics.call_ended(fact())
+    metrics.chosen("google", "gemini-2.5-flash", "extraction", 0.42)
+    metrics.health_checked("openai", "good")
+    metrics.standings_heard({"openai": Standing("healthy")}, {("openai", "gpt-5"): "open"})
     for registry in (metrics.registry, SinkMetrics("127.0.0.1:9").registry):
         promtool("check", "metrics", text=metrics_page(registry, "")[0].decode())
 

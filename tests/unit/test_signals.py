@@ -140,11 +140,22 @@ def test_the_most_cautious_worker_is_believed_and_the_first_free_key_counts() ->
     """Of one key the latest end holds; a model with two keys is out only until the first of them is back."""
     one_key = [signal(open_until=5), signal(owner="w2", open_until=9), signal(owner="w3")]
     assert standings({}, one_key)["p/m"].breaker_open_until == 9
-    two_keys = [*one_key, signal(credential_id="k2", resting_until=7)]
-    found = standings({}, two_keys)["p/m"]
+    one = [signal(credential_id="k1", open_until=5), signal(credential_id="k1", owner="w2", open_until=9)]
+    two = [*one, signal(credential_id="k2", resting_until=7)]
+    found = standings({}, two, {"p": ["k1", "k2"]})["p/m"]
     assert (found.breaker_open_until, found.resting_until) == (None, 7)
-    free = standings({}, [*two_keys, signal(credential_id="k3")])["p/m"]
-    assert (free.breaker_open_until, free.resting_until) == (None, None)
+
+
+def test_a_key_that_nobody_has_used_yet_is_free_and_one_that_is_gone_does_not_count() -> None:
+    """A second key keeps its model in service from the moment it is added; the environment's no longer matters then."""
+    limited = [
+        signal(resting_until=7),
+        signal(credential_id="k1", open_until=9),
+        signal(credential_id="gone", open_until=3),
+    ]
+    for credentials, out in ((["k1"], 9), (["k1", "k2"], None)):
+        assert standings({}, limited, {"p": credentials})["p/m"].breaker_open_until == out
+    assert standings({}, limited)["p/m"].resting_until == 7
 
 
 def test_figures_are_those_of_all_calls() -> None:
