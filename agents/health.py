@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from agents.model_list import check_models, checkable
+from agents.model_list import CHECK_SECONDS, check_models, checkable
 from agents.outgoing import Clock, Encoder
 from agents.signals import FRESH_US
 from config import health
@@ -19,9 +19,10 @@ from core.signals import calls_of
 
 LOG = logging.getLogger(__name__)
 LEASE = "health"
-#: How often a worker looks whether it is the one that checks, and whether a check is due.
+#: At most so many seconds apart a worker looks whether it is the one that checks, and whether a check is due.
 LOOK_SECONDS = 5.0
-LEASE_LOOKS = 6
+#: Longer than a round of checks takes, so that a provider that hangs costs no turn.
+LEASE_US = 3 * int(CHECK_SECONDS * 1_000_000)
 
 #: The platform's key of a provider, None without one.
 KeyOf = Callable[[Provider], Awaitable[str | None]]
@@ -48,24 +49,26 @@ class Checker:
         self._rule = rule
         self._checked = checked
 
-    async def run(self, look_seconds: float = LOOK_SECONDS) -> None:
+    async def run(self) -> None:
         """Go on until cancelled; then another worker may take over at once."""
+        pause = min(LOOK_SECONDS, self._rule.again_us / 1_000_000)
         try:
             while True:
                 try:
-                    await self.look(look_seconds * LEASE_LOOKS)
+                    await self.look()
                 except Exception as why:
                     # Its type only: a database's text can hold its address.
                     LOG.warning("Providers could not be checked (%s); trying again.", type(why).__name__)
-                await asyncio.sleep(look_seconds)
+                await asyncio.sleep(pause)
         finally:
             await self._transactions.call(health.let_go, LEASE, self._owner)
 
-    async def look(self, lease_seconds: float = LOOK_SECONDS * LEASE_LOOKS) -> bool:
+    async def look(self) -> bool:
         """Check what is due if this worker is the one that checks; whether it is."""
         began = self._clock()
-        until = began + int(lease_seconds * 1_000_000)
-        turn = await self._transactions.call(health.take_turn, LEASE, self._owner, began, until, began - FRESH_US)
+        turn = await self._transactions.call(
+            health.take_turn, LEASE, self._owner, began, began + LEASE_US, began - FRESH_US
+        )
         if turn is None:
             return False
         known, signals = turn
@@ -82,8 +85,7 @@ class Checker:
         if not now:
             return True
         ended = self._clock()
-        until = ended + int(lease_seconds * 1_000_000)
-        kept: bool = await self._transactions.call(health.record_turn, LEASE, self._owner, ended, until, now)
+        kept: bool = await self._transactions.call(health.record_turn, LEASE, self._owner, ended, ended + LEASE_US, now)
         if kept:
             for name, check in found.items():
                 self._checked(name, check.result)

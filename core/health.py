@@ -18,7 +18,7 @@ class HealthRule:
     """How many checks in a row make a provider unhealthy and healthy again; times in microseconds.
 
     Calls count as a failed check where at least `least_calls` ended since the last check and this share of them or more was bad.
-    A provider is checked every `every_us`, one that is suspect or unhealthy every `again_us`.
+    A provider is checked every `every_us`, one that is suspect or unhealthy five times as often.
     """
 
     failed: int = 3
@@ -26,7 +26,11 @@ class HealthRule:
     least_calls: int = 10
     bad_ratio: float = 0.5
     every_us: int = 300_000_000
-    again_us: int = 60_000_000
+
+    @property
+    def again_us(self) -> int:
+        """Microseconds between two checks of a provider that is not well."""
+        return self.every_us // 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,7 @@ def checker(tools: Tools, send: Send) -> Checker:
         held = await asyncio.to_thread(keyring.pick(served.name, "", tools.clock(), 0.0).open)
         return held.secret if held is not None else provider_settings(served, s).api_key
 
+    tools.metrics.add_checks(tools.registry().providers)
     rule = HealthRule(every_us=int(s.health_check_seconds * 1_000_000))
     encoder = Encoder(tools.codec, "complete", tools.clock)
     return Checker(

@@ -275,7 +275,7 @@ def test_a_running_checker_lets_go_when_it_is_stopped(engine: Engine, simulator:
     """A worker that drains leaves the checks to the next at once."""
 
     async def use(first: Worker, second: Worker) -> None:
-        running = asyncio.create_task(first.checker.run(0.05))
+        running = asyncio.create_task(first.checker.run())
         while not first.counted:
             await asyncio.sleep(0.01)
         running.cancel()
