@@ -83,8 +83,8 @@ class Admit:
             return Emit(unpack(admitted.answer))
         # A request that was admitted before keeps its plan and the time of its first admission, so that its call is the same event.
         plan = Plan.unpacked(admitted.plan or b"")
-        ready = prepared.request if isinstance(prepared, Prepared) else request
-        return Emit((self._encoder.call(call_of(ready, plan, admitted.admitted_at, copy_to), trace),))
+        ready = request if plan.made is None else self._codec.decode_blocking("LlmRequest", plan.made)
+        return Emit((self._encoder.call(call_of(ready, plan, admitted.admitted_at, copy_to), trace),))  # type: ignore[arg-type]
 
     async def _prepare(self, request: LlmRequest) -> Prepared | Error:
         """The request with its task's messages, made also of a page that the deployment fetches for it."""
@@ -122,7 +122,9 @@ class Admit:
         if request["deadline"] is not None and now >= request["deadline"]:
             late = error("pipeline_deadline_exceeded", "The deadline had passed when the request was admitted.")
             return refusal(request, "expired", late, now)
-        return plan
+        if prepared.prompt_version is None:
+            return plan
+        return replace(plan, made=self._codec.encode("LlmRequest", ready))
 
     def _entry(
         self, request_id: str, body: bytes, account: str, now: int, *, plan: Plan | None = None, answer: bytes | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -28,11 +29,15 @@ PLANNED = ("route", "candidates", "decisions", "fall_back_on", "complexity", "pr
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was chosen for a request: `fields` of its call, and how long its answer may be kept in the response cache."""
+    """What was chosen for a request: `fields` of its call, and how long its answer may be kept in the response cache.
+
+    `made` is the encoded request with the messages that its task made, which may come out otherwise later; None where none did.
+    """
 
     fields: Mapping[str, Any]
     cache_seconds: int | None = None
     cache_shared: bool = False
+    made: bytes | None = None
 
     @property
     def bound_nano(self) -> int:
@@ -41,12 +46,14 @@ class Plan:
 
     def packed(self) -> bytes:
         """The plan for the ledger; `unpacked` reads it."""
-        return orjson.dumps([self.fields, self.cache_seconds, self.cache_shared])
+        made = None if self.made is None else base64.b64encode(self.made).decode("ascii")
+        return orjson.dumps([self.fields, self.cache_seconds, self.cache_shared, made])
 
     @classmethod
     def unpacked(cls, packed: bytes) -> Plan:
         """The plan that `packed` gave."""
-        return cls(*orjson.loads(packed))
+        fields, seconds, shared, made = orjson.loads(packed)
+        return cls(fields, seconds, shared, None if made is None else base64.b64decode(made))
 
 
 class Planner:
