@@ -6,7 +6,9 @@ import hashlib
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
+from agents.cache import Cache
 from agents.fetch import NotFetched, fetch_text
 from agents.outgoing import Clock, Encoder, decode, place_of
 from agents.planning import Plan, Planner, call_of
@@ -15,9 +17,10 @@ from config import ledger
 from config.tasks import Prepared, Tasks
 from config.transactions import Transactions
 from core.admission import LONGEST_LABEL, UUID, problem_of
+from core.caching import Hit
 from core.errors import error
 from core.facts import refusal, undecodable
-from core.outcome import Emit, Headers, Outcome, Record, Reject, pack, unpack
+from core.outcome import Emit, Headers, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.replay import times_seen
 from core.replies import NoReplyTo, allowed, checked, reply_to
 from core.routing import NoChoice
@@ -52,6 +55,7 @@ class Admit:
         self._rules = rules
         self._partitions = partitions
         self._clock = clock
+        self._cache = Cache(codec, transactions, clock)
 
     async def __call__(self, record: Record) -> Outcome:
         """Deal with one record of the request topic."""
@@ -65,12 +69,14 @@ class Admit:
         body = self._codec.encode("LlmRequest", {**request, "created_at": 0})
         to = await self._reply_to(request, record.headers)
         prepared = await self._prepare(request)
-        planned = self._plan(request, prepared, len(record.value or b""), to, now)
+        planned: Plan | Hit | LlmResponse = self._plan(request, prepared, len(record.value or b""), to, now)
+        if isinstance(planned, Plan) and isinstance(prepared, Prepared):
+            planned = await self._cache.look(prepared.request, planned) or planned
         copy_to = None if isinstance(to, NoReplyTo) else to
         if isinstance(planned, Plan):
             entry = self._entry(request["request_id"], body, request["tenant"], now, plan=planned)
         else:
-            answer = pack(self._encoder.answer(planned, trace, copy_to))
+            answer = pack(self._answered(planned, trace, copy_to))
             entry = self._entry(request["request_id"], body, request["tenant"], now, answer=answer)
         admitted = await self._transactions.run(ledger.admit, entry)
         if admitted.kind == "other" and times_seen(record.headers):
@@ -83,8 +89,16 @@ class Admit:
             return Emit(unpack(admitted.answer))
         # A request that was admitted before keeps its plan and the time of its first admission, so that its call is the same event.
         plan = Plan.unpacked(admitted.plan or b"")
-        ready = request if plan.made is None else self._codec.decode_blocking("LlmRequest", plan.made)
-        return Emit((self._encoder.call(call_of(ready, plan, admitted.admitted_at, copy_to), trace),))  # type: ignore[arg-type]
+        made = request if plan.made is None else self._codec.decode_blocking("LlmRequest", plan.made)
+        ready = cast(LlmRequest, made)
+        call = call_of(ready, plan, admitted.admitted_at, copy_to, self._cache.key(ready, plan))
+        return Emit((self._encoder.call(call, trace),))
+
+    def _answered(self, answer: Hit | LlmResponse, trace: bytes, to: ReplyTo | None) -> tuple[Outgoing, ...]:
+        """The events of a request that needs no call."""
+        if isinstance(answer, Hit):
+            return self._encoder.usage(answer.usage, trace), *self._encoder.answer(answer.answer, trace, to)
+        return self._encoder.answer(answer, trace, to)
 
     async def _prepare(self, request: LlmRequest) -> Prepared | Error:
         """The request with its task's messages, made also of a page that the deployment fetches for it."""

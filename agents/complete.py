@@ -16,6 +16,7 @@ from agents.providers.base import Provider
 from agents.signals import Signals
 from agents.structured import answer_text, checked, repair_request
 from config import ledger
+from config.answers import Ended, Kept
 from config.keyring import Keyring, Picked
 from config.prices import Prices
 from config.secrets import CredentialError
@@ -260,7 +261,12 @@ class Complete:
         packed = pack(answers) if answers else None
         lost = isinstance(turn.started.step, Lost)
         move_to = move.candidate if isinstance(move, Next) else None
-        end = ledger.End(call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost, move_to)
+        cached = None
+        if answer is not None and call["cache_key"] is not None:
+            cached = _cached(call, answer, answers[0].value)
+        end = ledger.End(
+            call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost, move_to, cached
+        )
         return (*usages, *answers) if await self._transactions.run(ledger.end, end) else None
 
     def _answer(self, answer: LlmResponse, trace: bytes, to: ReplyTo | None) -> tuple[Outgoing, ...]:
@@ -274,6 +280,14 @@ class Complete:
             "raise MILLSTREAM_MAX_REQUEST_BYTES and the topics' max.message.bytes.",
         )
         return self._encoder.answer({**answer, "outcome": "failed", "output": [], "error": failure}, trace, to)
+
+
+def _cached(call: LlmCall, answer: LlmResponse, value: bytes) -> Ended:
+    """The end of a request whose answer the response cache is to keep, where it is one."""
+    request, kept = call["request"], None
+    if answer["outcome"] == "completed":
+        kept = Kept(request["request_id"], request["tenant"], value, answer["cost_nano_usd"])
+    return Ended(call["cache_key"] or b"", request["request_id"], kept, call["cache_until"] or 0)
 
 
 async def _opened(picked: Picked) -> Key | None:

@@ -22,6 +22,8 @@ class Meter:
             usage = await decode(self._codec, "LlmUsage", record.value)
         except Undecodable as why:
             return Reject("caller_undecodable", str(why))
+        if usage["reason"] == "cached":
+            return Drop(f"request {usage['request_id']} was answered from the response cache")
         if usage["adjusts"] is not None:
             adjustment = ledger.Adjustment(
                 usage["attempt_id"], usage["tenant"], usage["admitted_at"], usage["cost_nano_usd"] or 0,
@@ -29,8 +31,6 @@ class Meter:
             )  # fmt: skip
             moved = await self._transactions.run(ledger.adjust, adjustment)
             return Emit(()) if moved else Drop(f"adjustment {usage['attempt_id']} was settled before")
-        if usage["reason"] == "cached":
-            return Drop(f"request {usage['request_id']} was answered from the response cache")
         settlement = ledger.Settlement(
             usage["request_id"], usage["attempt"], usage["cost_nano_usd"], usage["reserved_nano_usd"] or 0
         )

@@ -125,11 +125,14 @@ def _plan(choice: Choice, output: int, prompt_version: str | None, repair: bool)
     return Plan(fields, route.cache_seconds if route else None, bool(route and route.cache_shared))
 
 
-def call_of(request: LlmRequest, plan: Plan, admitted_at: int, reply_to: ReplyTo | None) -> LlmCall:
-    """The call of a request to its first candidate."""
+def call_of(
+    request: LlmRequest, plan: Plan, admitted_at: int, reply_to: ReplyTo | None, cache_key: bytes | None
+) -> LlmCall:  # fmt: skip
+    """The call of a request to its first candidate, whose answer is kept under `cache_key`."""
     first = plan.fields["candidates"][0]
+    until = None if cache_key is None else admitted_at + (plan.cache_seconds or 0) * 1_000_000
     call = {
-        "request": request, **first, **plan.fields, "candidate": 0, "admitted_at": admitted_at, "cache_key": None,
-        "cache_until": None, "reply_to": reply_to,
+        "request": request, **first, **plan.fields, "candidate": 0, "admitted_at": admitted_at, "cache_key": cache_key,
+        "cache_until": until, "reply_to": reply_to,
     }  # fmt: skip
     return cast(LlmCall, call)

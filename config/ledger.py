@@ -17,6 +17,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row, Table, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from config import answers
 from config.models import ACCOUNTS, ADJUSTMENTS, ATTEMPTS, REQUESTS, WORKERS
 from core.attempts import Begin, CallState, OpenAttempt, Step, attempt_id, next_step
 from schemas.events import CostStatus
@@ -96,7 +97,8 @@ class End:
     """The end of an open provider call, and with it the request's packed answer when there will be no further call.
 
     `attempt` None ends a request for which no call is open. `lost` marks a call that a crash cut off; only then may another
-    process than the owner end it. `move_to` hands the request over to a later candidate.
+    process than the owner end it. `move_to` hands the request over to a later candidate. `cached` ends a request with a cache key,
+    in the same transaction, so that nobody who waits for it sees it answered and the cache without its answer.
     """
 
     request_id: str
@@ -106,6 +108,7 @@ class End:
     answer: bytes | None
     lost: bool = False
     move_to: int | None = None
+    cached: answers.Ended | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,7 @@ def end(db: Connection, entries: Sequence[End]) -> list[bool]:
         db.execute(_END, ended)
     if moved:
         db.execute(_MOVE_TO, moved)
+    answers.keep(db, [e.cached for e, valid in zip(entries, results, strict=True) if valid and e.cached is not None])
     if done:
         db.execute(_ANSWER, done)
         # No settlement follows that would free what is held for these.

@@ -689,7 +689,7 @@ class LlmUsage(TypedDict):
     """
     attempt: int
     """
-    Number of the call within its request, from 1.
+    Number of the call within its request, from 1; 0 where the response cache had the answer.
     """
     reason: AttemptReason
     """
@@ -697,7 +697,7 @@ class LlmUsage(TypedDict):
     """
     adjusts: str | None
     """
-    Attempt id of the call whose cost this event corrects; then the tokens are null and the costs are signed differences, and the event stands for no call. Null for a call.
+    Attempt id of the call whose cost this event corrects; then the tokens are null and the costs are signed differences. The event's own id where the response cache had the answer. Either way the event stands for no call. Null for a call.
     """
     status: CallStatus
     """

@@ -16,7 +16,7 @@ from agents.cancel import Cancellations
 from agents.outgoing import Encoder
 from agents.signals import Signals
 from agents.standings import Standings
-from config import ledger
+from config import answers, ledger
 from config.credentials import stored_credentials
 from config.database import open_database
 from config.key_encryption import encryption_keys
@@ -218,6 +218,7 @@ async def _purge(tools: Tools) -> None:
         await asyncio.sleep(PURGE_SECONDS)
         with contextlib.suppress(Exception):
             await tools.transactions.call(ledger.purge, now_us(), tools.settings.ledger_keep_days)
+            await tools.transactions.call(answers.forget, now_us())
 
 
 async def _watch(running: list[_Running], fail: Any) -> None:

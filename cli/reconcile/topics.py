@@ -147,7 +147,7 @@ def _answer(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
 
 
 def _usage(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
-    if event is None or seen.repeated:
+    if event is None or seen.repeated or event["reason"] == "cached":
         return
     call = Call(
         event["attempt_id"], event["request_id"], event["attempt"], event["tenant"], event["admitted_at"], event["finished_at"],

@@ -34,6 +34,9 @@ MODELS = {
     "dying": ("google/gemini-1.5-flash", "openai/gpt-4o", "anthropic/claude-opus-4-5"),
 }
 ROUTES = {task: Route(task, tuple(map(Target, models)), task=task) for task, models in MODELS.items()}
+ROUTES["cached"] = Route("cached", (Target("openai/gpt-4.1"),), task="cached", cache_seconds=600)
+ROUTES["brief"] = replace(ROUTES["cached"], name="brief", task="brief", cache_seconds=1)
+ROUTES["common"] = replace(ROUTES["cached"], name="common", task="common", cache_shared=True)
 ROUTES["forgiving"] = replace(ROUTES["forgiving"], fall_back_on=frozenset({"provider_invalid_request"}))
 
 
@@ -64,8 +67,8 @@ def failing(pipeline: Running) -> Iterator[Any]:
     simulator(pipeline, "faults", method="DELETE")
 
 
-def asked(task: str, **fields: Any) -> Any:
-    return told(model=None, task=task, **fields)
+def asked(task: str, prompt: str = "Hello.", sim: dict[str, Any] | None = None, **fields: Any) -> Any:
+    return {**told(prompt, sim=sim, task=task, **fields), "model": None}
 
 
 def calls_of(run: Running, answer: Event) -> list[tuple[str, str, str | None]]:
@@ -197,6 +200,51 @@ def test_a_reply_topic_that_cannot_be_is_refused(topic: str, pipeline: Running) 
     """One that is not there or not allowed is named in the answer, which comes on the response topic."""
     answer = ask_one(pipeline, told(reply_topic=topic))
     assert (answer["outcome"], topic in answer["error"]["message"]) == ("refused", True)
+
+
+def test_equal_requests_share_one_call(routed: Running) -> None:
+    """Of many equal requests at once one is called, the others get its answer for nothing, and say whose it is."""
+    requests = [asked("cached", prompt="Share this.", sim={"latency_ms": 700}) for _ in range(20)]
+    answers = ask(routed, requests)
+    assert {answer["outcome"] for answer in answers.values()} == {"completed"}
+    called = [answer for answer in answers.values() if answer["attempts"]]
+    assert len(called) == 1
+    given = [answer for answer in answers.values() if not answer["attempts"]]
+    assert {(a["cached_from"], a["cost_nano_usd"], a["cost_status"]) for a in given} == {
+        (called[0]["request_id"], 0, "cached")
+    }
+    assert {str(answer["output"]) for answer in answers.values()} == {str(called[0]["output"])}
+    usages = eventually(
+        lambda: len(found := [u for i in answers for u in all_usages(routed, CODEC).get(i, [])]) == 20 and found
+    )
+    saved = [usage["saved_nano_usd"] for usage in usages if usage["reason"] == "cached"]
+    assert saved == [called[0]["cost_nano_usd"]] * 19
+
+
+def test_a_cache_is_gone_round_renewed_and_ends(routed: Running) -> None:
+    """`bypass` neither reads nor writes, `refresh` writes, and an answer is given only for as long as its route says."""
+
+    def calls(task: str, **fields: Any) -> int:
+        return int(ask_one(routed, asked(task, prompt=f"Once, {task}.", **fields))["attempts"])
+
+    assert [calls("cached"), calls("cached"), calls("cached", cache="bypass"), calls("cached", cache="refresh")] == [
+        1,
+        0,
+        1,
+        1,
+    ]
+    assert [calls("cached"), calls("cached", parameters={**told()["parameters"], "seed": 7})] == [0, 1]
+    assert calls("brief") == 1
+    assert eventually(lambda: calls("brief"))
+
+
+def test_no_tenant_sees_anothers_answer_unless_the_route_shares_it(routed: Running) -> None:
+    """The same request of another tenant is called; on a shared route it is not, and is not told whose answer it got."""
+    for task, expected in (("cached", 1), ("common", 0)):
+        first = ask_one(routed, asked(task, prompt="Ours."))
+        second = ask_one(routed, asked(task, prompt="Ours.", tenant="globex"))
+        assert (first["attempts"], second["attempts"]) == (1, expected)
+        assert second["cached_from"] == (None if expected else "shared")
 
 
 def test_every_account_agrees_afterwards(routed: Running) -> None:
