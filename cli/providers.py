@@ -12,11 +12,14 @@ from cli.registry_options import switch_option, with_options
 from cli.stackfile import stack_settings
 from config.credentials import Credential, platform_credentials
 from config.database import reading
+from config.health import health_of
 from config.registry import provider_settings
 from config.registry_edits import Edit, add, enable, found, put, set_default
 from config.registry_entries import plain
 from config.settings import PROVIDER_NAMES, Settings
+from core.health import NOT_CHECKED
 from core.registry import Provider
+from core.standing import Health
 
 FIELDS = ("kind", "base_url", "region", "concurrency", "enabled")
 KEYLESS = ("echo",)
@@ -70,19 +73,28 @@ def _list(settings: Settings, as_json: bool) -> int:
     source = "database" if contents.providers else "environment"
     with database(settings) as engine, reading(engine) as db:
         keys = {name: _key(settings, p, platform_credentials(db, name)) for name, p in registry.providers.items()}
+        found = health_of(db)
+    health = {name: found.get(name, NOT_CHECKED).state for name in registry.providers}
     providers = registry.providers.values()
     if as_json:
-        print(json.dumps([{**plain(p), "from": source, "key": keys[p.name]} for p in providers]))
+        shown = [{**plain(p), "health": health[p.name], "from": source, "key": keys[p.name]} for p in providers]
+        print(json.dumps(shown))
         return 0
     rows = [
         (
             p.name, p.kind, " ".join(filter(None, (p.base_url, p.region and f"({p.region})"))),
-            ("enabled" if p.enabled else "disabled") + ", default" * p.default, source, keys[p.name],
+            _state(p, health[p.name]), source, keys[p.name],
         )
         for p in providers
     ]  # fmt: skip
     print_table(("provider", "kind", "address", "state", "from", "key"), rows, "address", "There is no provider.")
     return 0
+
+
+def _state(provider: Provider, health: Health) -> str:
+    parts = ["enabled" if provider.enabled else "disabled"]
+    parts += ["default"] if provider.default else []
+    return ", ".join(parts if health == "unknown" else [*parts, health])
 
 
 def _key(settings: Settings, provider: Provider, stored: Sequence[Credential]) -> str:

@@ -14,6 +14,7 @@ from sqlalchemy import select
 from cli.main import main
 from config import credentials
 from config.database import create_tables, open_database, reading
+from config.health import record
 from config.key_encryption import encryption_keys, new_local_key
 from config.registry import apply
 from config.registry_entries import Contents
@@ -21,6 +22,7 @@ from config.registry_file import from_yaml, to_yaml
 from config.registry_models import REGISTRY_AUDIT
 from config.registry_store import contents_of, version_of
 from config.settings import settings
+from core.health import ProviderHealth
 
 ENVIRONMENT_KEY = "sk-planted-environment-aaaa"
 STORED_KEY = "sk-planted-stored-0123-zzzz"
@@ -158,6 +160,16 @@ def test_lists_say_where_things_come_from(shell: Shell) -> None:
     assert [row["name"] for row in shell.json("models", "list", "--registered")] == ["gpt-4o"]
     (route,) = shell.json("routes", "list")
     assert (route["name"], route["from"], route["share"]) == ("chat", "database", "50")
+
+
+def test_providers_are_shown_with_their_health(shell: Shell) -> None:
+    """What the latest checks found stands beside a provider, and nothing beside one that was not checked."""
+    with shell.engine.begin() as db:
+        record(db, {"openai": ProviderHealth("unhealthy", 0, 3, 1, 1, "no answer")})
+    assert {row["name"]: row["health"] for row in shell.json("providers", "list")} == {
+        "openai": "unhealthy", "anthropic": "unknown", "google": "unknown", "echo": "unknown",
+    }  # fmt: skip
+    assert "enabled, unhealthy" in shell.run("providers", "list")
 
 
 def test_what_is_shown_fits_a_terminal(shell: Shell) -> None:
