@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from fnmatch import translate
 from pathlib import Path
@@ -54,15 +55,18 @@ def main() -> int:
     index, bare = RouteIndex(registry.routes), _bare(registry)
     work: dict[str, Callable[[Asked], object]] = {
         "decision": lambda one: router.choose(one, conditions),
+        "decision, each tenant for the first time": lambda one: router.choose(one, conditions),
         "route of it": lambda one: next(index.matching(one.plan, one.task, one.tenant, one.model, one.now), None),
         "bare loop over the routes": bare,
         "request read": lambda one: asked(event, 4_096, NOON),
     }
     chosen = sum(isinstance(router.choose(one, conditions), Choice) for one in every)
     rounds: dict[str, list[float]] = {name: [] for name in work}
-    for _ in range(ROUNDS):
+    for turn in range(ROUNDS):
+        unseen = [replace(one, tenant=f"unseen-{turn}-{number}") for number, one in enumerate(every)]
+        asked_by = {"bare loop over the routes": every[:500], "decision, each tenant for the first time": unseen}
         for name, decide in work.items():
-            rounds[name].append(_microseconds(decide, every if name != "bare loop over the routes" else every[:500]))
+            rounds[name].append(_microseconds(decide, asked_by.get(name, every)))
     report = {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine(),
         "load_average": round(os.getloadavg()[0], 2),

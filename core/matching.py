@@ -56,13 +56,13 @@ class _Field:
 
     def __init__(self, patterns: list[str | None]) -> None:
         self._literal: dict[str | None, int] = {}
-        self._globs: list[tuple[re.Pattern[str], int]] = []
+        self._globs: list[tuple[str, re.Pattern[str], int]] = []
         self._any = 0
         for place, pattern in enumerate(patterns):
             if pattern == "*":
                 self._any |= 1 << place
-            elif pattern is not None and PATTERN.search(pattern):
-                self._globs.append((re.compile(translate(pattern)), 1 << place))
+            elif pattern is not None and (sign := PATTERN.search(pattern)):
+                self._globs.append((pattern[: sign.start()], re.compile(translate(pattern)), 1 << place))
             else:
                 self._literal[pattern] = self._literal.get(pattern, 0) | 1 << place
         self._remembered: dict[str, int] = {}
@@ -74,8 +74,8 @@ class _Field:
         found = self._remembered.get(value)
         if found is None:
             found = self._any | self._literal.get(value, 0)
-            for glob, bit in self._globs:
-                if glob.match(value):
+            for prefix, glob, bit in self._globs:
+                if value.startswith(prefix) and glob.match(value):
                     found |= bit
             if len(self._remembered) >= MOST_REMEMBERED:
                 self._remembered.clear()
