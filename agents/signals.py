@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
+from agents.outgoing import Clock
 from core.alerts import breaker_open
 from core.breaker import CLOSED, Breaker, BreakerRule, State, begin, end, open_until, state_of, verdict
 from core.signals import Signal
 from schemas.events import LlmAlert, LlmUsage
-
-Clock = Callable[[], int]
 
 #: Callers may name any model of a compatible server; beyond this many the one called longest ago is forgotten.
 MOST = 1_000
@@ -94,10 +93,18 @@ class Signals:
         return worst
 
     def told(self) -> list[Signal]:
-        """What the other workers shall know; nothing of calls with tenants' own keys, whose troubles may be the tenants' own."""
+        """What the other workers shall know of deployments that were called lately or are out.
+
+        Nothing of calls with tenants' own keys, whose troubles may be the tenants' own.
+        """
         now = self._clock()
+        signals = (
+            self._signal(key, one, now) for key, one in self._deployments.items() if key not in self._tenants_own
+        )
         return [
-            self._signal(key, found, now) for key, found in self._deployments.items() if key not in self._tenants_own
+            signal
+            for signal in signals
+            if signal.good or signal.bad or max(signal.open_until or 0, signal.resting_until or 0) > now
         ]
 
     def _signal(self, key: tuple[str, str, str], found: _Deployment, now: int) -> Signal:
