@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from core.conversation import invalid_messages, invalid_tools, json_of
 from core.errors import error
-from core.registry import Capability
 from schemas.events import Error, LlmRequest, Parameters
 
 EFFORTS = ("minimal", "low", "medium", "high")
@@ -34,26 +33,6 @@ def provider_and_model(asked: str | None) -> tuple[str, str]:
     """The two halves of `provider/model`; empty text for what is missing."""
     provider, _, model = (asked or "").partition("/")
     return provider, model
-
-
-def needs_of(request: LlmRequest) -> frozenset[Capability]:
-    """What a model must be capable of to serve the request."""
-    needs: set[Capability] = {"text"}
-    for part in (part for message in request["messages"] for part in message["content"]):
-        match part["type"]:
-            case "image" | "audio" | "file" as medium:
-                needs.add(medium)
-            case "tool_call" | "tool_result":
-                needs.add("tools")
-    if request["tools"]:
-        needs.add("tools")
-    if request["parameters"]["response_format"] is not None:
-        needs.add("structured_output")
-    if request["parameters"]["reasoning_effort"] is not None:
-        needs.add("reasoning")
-    if request["stream"]:
-        needs.add("streaming")
-    return frozenset(needs)
 
 
 def _invalid_fields(request: LlmRequest) -> Iterator[tuple[str, object, str]]:

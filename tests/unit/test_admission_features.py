@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.addresses import url_problem
-from core.admission import needs_of, problem_of
+from core.admission import problem_of
+from core.estimate import needs as needs_of
 from core.features import FEATURES, unsupported_by
 from core.media import BEGINNINGS, MEDIA_TYPES
 from core.reply import text_part
