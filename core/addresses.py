@@ -6,7 +6,8 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-LONGEST_URL = 2_048
+#: What every HTTP server should take (RFC 9110, section 4.1).
+LONGEST_URL = 8_000
 #: Names that only a private network resolves (RFC 6761, RFC 6762, RFC 8375, RFC 6762 appendix G, ICANN's .internal of 2024).
 PRIVATE_NAMES = ("localhost", "local", "home.arpa", "internal", "intranet", "lan", "home", "corp", "private")
 #: Azure's wire server, which answers every machine there under a public address.

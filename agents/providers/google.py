@@ -15,13 +15,9 @@ from google.genai import errors, types
 
 from agents.providers.base import (
     answer_schema,
-    count,
     fields,
-    less,
     system_text,
-    terms_text,
     tool_call_part,
-    unlike,
     usage_json,
     used_only,
     with_options,
@@ -29,15 +25,19 @@ from agents.providers.base import (
 from agents.providers.exchange import Answer, Api, HttpProvider
 from agents.providers.google_content import contents_of, tools_of
 from agents.providers.google_stream import STREAMING
+from agents.providers.google_usage import terms_of, usage_of
 from agents.providers.parts import refuse_unsupported
 from agents.providers.streamed import Streamed
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
 from core.features import old_gemini
-from core.reply import NO_TOKENS, Reply, text_part
-from schemas.events import ContentPart, LlmCall, Tokens
+from core.reply import Reply, text_part
+from schemas.events import ContentPart, LlmCall
 
-RESERVED = frozenset({"model", "contents", "systeminstruction", "maxoutputtokens", "candidatecount"})
+#: `cachedContent` would put tokens before the prompt that nothing here can bound.
+RESERVED = frozenset({
+    "model", "contents", "systeminstruction", "maxoutputtokens", "candidatecount", "cachedcontent",
+})  # fmt: skip
 #: Budgets for models that take no level (https://ai.google.dev/gemini-api/docs/openai#thinking).
 BUDGET = {"minimal": 1_024, "low": 1_024, "medium": 8_192, "high": 24_576}
 FINISH = {"STOP": "stop", "MAX_TOKENS": "length"}
@@ -116,63 +116,6 @@ def _parts(content: dict[str, Any], response_id: str) -> list[ContentPart]:
             else:
                 parts.append(text_part(part["text"]))
     return parts
-
-
-def usage_of(body: dict[str, Any]) -> Tokens:
-    """The tokens of a `GenerateContentResponse` (https://ai.google.dev/api/generate-content#UsageMetadata).
-
-    `promptTokenCount` includes what was read from the cache, and audio; what tools brought into the prompt is counted
-    beside it; `candidatesTokenCount` excludes thoughts. The API leaves counts of zero out of its JSON, so a missing count
-    may be a zero: it stays unknown here, which costs the same.
-    """
-    usage = fields(body.get("usageMetadata"))
-    tools, cache_read = count(usage.get("toolUsePromptTokenCount")), count(usage.get("cachedContentTokenCount"))
-    prompt = count(usage.get("promptTokenCount"))
-    read = _audio(usage.get("promptTokensDetails"))
-    audio_in = None if read is None else less(read, _audio(usage.get("cacheTokensDetails")))
-    audio_out = _audio(usage.get("candidatesTokensDetails"))
-    tool_audio = _audio(usage.get("toolUsePromptTokensDetails"))
-    uncached = less(prompt, cache_read, audio_in)
-    return Tokens(
-        **NO_TOKENS
-        | {
-            "input_uncached": uncached if tools is None else (uncached or 0) + tools - (tool_audio or 0),
-            "cache_read": cache_read,
-            "input_audio": audio_in if tool_audio is None else (audio_in or 0) + tool_audio,
-            "output_text": less(count(usage.get("candidatesTokenCount")), audio_out),
-            "reasoning": count(usage.get("thoughtsTokenCount")),
-            "output_audio": audio_out,
-        }
-    )
-
-
-def terms_of(body: dict[str, Any]) -> str | None:
-    """What of a `GenerateContentResponse` has prices of its own: another service tier, cached audio, images made, searches.
-
-    https://ai.google.dev/gemini-api/docs/pricing and https://ai.google.dev/gemini-api/docs/optimization
-    """
-    usage = fields(body.get("usageMetadata"))
-    made = usage.get("candidatesTokensDetails")
-    modalities = {fields(detail).get("modality") for detail in (made if isinstance(made, list) else ())}
-    candidates = body.get("candidates")
-    grounded = [fields(each).get("groundingMetadata") for each in (candidates if isinstance(candidates, list) else ())]
-    return terms_text(
-        unlike("service tier", str(usage.get("serviceTier") or "").lower(), "standard", "unspecified"),
-        unlike("traffic", usage.get("trafficType"), "ON_DEMAND", "TRAFFIC_TYPE_UNSPECIFIED"),
-        "cached audio" if _audio(usage.get("cacheTokensDetails")) else None,
-        "images made" if "IMAGE" in modalities else None,
-        "web search" if any(fields(each).get("webSearchQueries") for each in grounded) else None,
-    )
-
-
-def _audio(details: object) -> int | None:
-    """The audio tokens of a list of `ModalityTokenCount`; None where it names no audio."""
-    found = [
-        tokens
-        for detail in (details if isinstance(details, list) else ())
-        if fields(detail).get("modality") == "AUDIO" and (tokens := count(detail.get("tokenCount"))) is not None
-    ]
-    return sum(found) if found else None
 
 
 #: The SDK looks for keys in the environment when it gets none; every call has its own, and this one is never sent.

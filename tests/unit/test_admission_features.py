@@ -107,7 +107,7 @@ def test_a_private_address_is_refused_by_name(url: str) -> None:
     "url",
     [
         "https://user:secret@example.com/a", "https://example.com\\@10.0.0.1/secret", "https://exa mple.com/secret",
-        "https://example.com/\nsecret", "https://example.com/secret" + "x" * 3_000, "https://[::1/secret", "file:///secret",
+        "https://example.com/\nsecret", "https://example.com/secret" + "x" * 8_000, "https://[::1/secret", "file:///secret",
         "//example.com/secret", "data:image/png;base64,secret", "https://exämple.com/secret", "https://example.com:x/secret",
     ],
 )  # fmt: skip

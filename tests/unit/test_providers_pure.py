@@ -174,7 +174,7 @@ def test_provider_options_win(name: str) -> None:
         ("google", {"generation_config": '{"max_output_tokens": 100000}'}),
         ("google", {"generationConfig": '{"candidateCount": 8}'}), ("openai", {"service_tier": '"priority"'}),
         ("anthropic", {"speed": '"fast"'}), ("anthropic", {"inference_geo": '"us"'}),
-        ("google", {"serviceTier": '"priority"'}),
+        ("google", {"serviceTier": '"priority"'}), ("google", {"cachedContent": '"cachedContents/x"'}),
     ],
 )  # fmt: skip
 def test_options_cannot_change_what_was_reserved(name: str, options: dict[str, str]) -> None:
