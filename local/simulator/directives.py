@@ -120,7 +120,7 @@ class Directives:
             return directive
         faulty = directive.status is not None or directive.fault is not None or directive.pace != STEADY
         latency = directive.latency_ms if faulty else None
-        return replace(directive, latency_ms=latency, status=None, wait=NO_WAIT, fault=None)
+        return replace(directive, latency_ms=latency, status=None, wait=NO_WAIT, fault=None, pace=STEADY)
 
     def _over(self, key: str, times: int) -> bool:
         seen = self._seen.get(key, 0) + 1
