@@ -27,7 +27,9 @@ MODELS = (
 )
 TENANTS = 7
 #: Shares of the records.
-REPEATED, POISONED, REFUSED, SLOW, ONCE_ONLY, DEADLINE = 0.04, 0.02, 0.02, 0.05, 0.1, 0.02
+REPEATED, POISONED, REFUSED, SLOW, ONCE_ONLY, DEADLINE, STREAMED = 0.04, 0.02, 0.02, 0.05, 0.1, 0.02, 0.2
+#: Milliseconds between two words of a stream.
+PACE_MS = 5
 QUICK_MS, SLOW_MS = (5, 150), (1_000, 5_000)
 #: What is published again is one of so many records before.
 REMEMBERED = 2_000
@@ -118,9 +120,10 @@ class Traffic:
         slowly = rng.random() < SLOW
         latency = round(rng.uniform(*(SLOW_MS if slowly else QUICK_MS)), 1)
         line: dict[str, Any] = {
-            "prompt": f"Question {number}. [[sim {json.dumps({'latency_ms': latency})}]]",
+            "prompt": f"Question {number}. [[sim {json.dumps({'latency_ms': latency, 'stream': {'pace_ms': PACE_MS}})}]]",
             "model": rng.choice(MODELS),
             "tenant": f"tenant-{rng.randrange(TENANTS)}",
+            "stream": rng.random() < STREAMED,
         }
         if rng.random() < REFUSED:
             line["model"] = "openai/no-such-model"

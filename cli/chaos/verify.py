@@ -8,6 +8,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli.chaos.streams import streamed_line
 from cli.chaos.traffic import Traffic
 from cli.chaos.world import World
 from cli.reconcile.gather import reconcile
@@ -48,6 +49,7 @@ def verify(world: World, traffic: Traffic, progress: Callable[[str], None]) -> l
         _answered(traffic, answers, letters),
         _same_bytes(answers),
         _called_once(calls),
+        streamed_line(world),
         _nothing_open(world),
     ]
 

@@ -39,6 +39,16 @@ def _provider_limit(world: World, target: str) -> Iterator[None]:
     yield from _behaving(world, target, status=429, retry_after_ms=400)
 
 
+@fault("provider-cut", "A provider cuts every stream off after 15 words.", _providers, (1, 8))
+def _provider_cut(world: World, target: str) -> Iterator[None]:
+    yield from _behaving(world, target, stream={"cut_at": 15})
+
+
+@fault("provider-stall", "A provider stops in the middle of every stream for 3 s.", _providers, (1, 6))
+def _provider_stall(world: World, target: str) -> Iterator[None]:
+    yield from _behaving(world, target, stream={"stall_at": 15, "stall_seconds": 3})
+
+
 def _behaving(world: World, name: str, **behaviour: object) -> Iterator[None]:
     world.provider(name, behaviour)
     try:
