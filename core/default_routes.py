@@ -10,10 +10,11 @@ QUALITY = "google/gemini-2.5-pro"
 
 
 def default_routes(fast: str = FAST, quality: str = QUALITY) -> tuple[Route, ...]:
-    """The table by plan and task with these two models."""
+    """The table by plan and task with these two models; the other shipped tasks take the fast one on every plan."""
     writing = ("cv_draft", "cover_letter")
+    shipped = ("extraction", "ai_message", "lead_insights", "sentiment", "summarise", *writing)
     return (
-        Route("extraction", (Target(fast),), task="extraction"),
+        *(Route(task, (Target(fast),), task=task) for task in shipped),
         *(Route(f"{task}-{plan}", (Target(fast),), plan=plan, task=task) for task in writing for plan in ("freemium", "paygo")),
         *(Route(f"{task}-pro", (Target(quality),), plan="pro", task=task) for task in writing),
     )  # fmt: skip

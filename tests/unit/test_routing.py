@@ -244,7 +244,7 @@ def _on_canary(share: Decimal, user: str | None, **changes: Any) -> bool:
     ("plan", "task", "expected"),
     [
         *((plan, "extraction", FAST) for plan in ("freemium", "paygo", "pro", "any", None)),
-        *((plan, task, FAST) for plan in ("freemium", "paygo") for task in ("cv_draft", "cover_letter")),
+        *((plan, task, FAST) for plan in ("freemium", "paygo", "any", None) for task in ("cv_draft", "cover_letter")),
         *(("pro", task, QUALITY) for task in ("cv_draft", "cover_letter")),
     ],
 )

@@ -20,6 +20,7 @@ from config.task_files import read_task
 from config.tasks import Prepared, Tasks, choose
 from config.templates import MOST_ROUNDS, Template, TemplateError
 from core.admission import problem_of
+from core.default_routes import default_routes
 from schemas.events import LlmRequest
 from tests.examples import request
 
@@ -148,6 +149,13 @@ def test_tasks_stand_for_the_names_that_routes_know() -> None:
     routes = {task.name: task.route for task in SHIPPED}
     assert (routes["extract_job_data"], routes["draft_cv"], routes["draft_cover_letter"]) == (
         "extraction", "cv_draft", "cover_letter")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_task_needs_neither_model_nor_plan(name: str) -> None:
+    """The routes that a deployment begins with answer each task that it begins with, whatever the plan."""
+    routes = {route.task for route in default_routes() if route.plan == "*"}
+    assert SHIPPED.get(name).route in routes  # type: ignore[union-attr]
 
 
 def objects_of(schema: Any) -> Any:
