@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import uuid
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -13,6 +14,13 @@ from core.topics import DEAD_LETTERS, REQUESTS
 from schemas.codec import Event
 from tests.stack.asking import all_usages, eventually, log, simulator, told
 from tests.stack.poison import CODEC, POISON
+
+#: A hundredth of a second of silence.
+WAV = (
+    b"RIFF"
+    + struct.pack("<I4s4sIHHIIHH4sI", 196, b"WAVE", b"fmt ", 16, 1, 1, 8_000, 16_000, 2, 16, b"data", 160)
+    + bytes(160)
+)
 
 PART = told()["messages"][0]["content"][0]
 
@@ -38,8 +46,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "too long": (said(text="x" * 210_000), "caller_invalid_request", ["bytes", "200000"]),
     "unknown model": ({"model": "openai/gtp-5-mini"}, "caller_unknown_model", ["openai/gtp-5-mini", "openai/gpt-5-mini"]),
     "unknown provider": ({"model": "opanai/gpt-5-mini"}, "caller_unknown_model", ["opanai/gpt-5-mini", "openai/gpt-5-mini"]),
-    "no model": ({"model": None}, "caller_unknown_model", ["provider/model"]),
-    "image": (said(type="image", url="https://example.org/x.png"), "caller_unsupported_feature", ["image"]),
+    "no model": ({"model": None}, "policy_no_route", ["names no model", "no route"]),
+    "image within": (said(type="image", text=None, url="http://10.0.0.1/x.png"), "caller_invalid_request", ["10.0.0.1"]),
+    "no audio there": (
+        {**said(type="audio", text=None, media_type="audio/wav", data=WAV), "model": "anthropic/claude-haiku-4-5"},
+        "caller_unsupported_feature", ["audio", "anthropic"],
+    ),
+    "unknown task": ({"task": "juggle", "input": "{}"}, "caller_invalid_request", ["juggle"]),
+    "no inputs": ({"task": "summarise", "input": "{}"}, "caller_invalid_request", ["text"]),
+    "no such reply topic": ({"reply_topic": "nowhere"}, "caller_invalid_request", ["nowhere", "MILLSTREAM_REPLY_TOPICS"]),
 }  # fmt: skip
 
 #: How the simulator behaves, the code of the answer (or how it begins), and the calls that are made.
