@@ -10,27 +10,30 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from cli.errors import CommandError
+from cli.refresh import publish_refresh
+from cli.registry_change import actions, database, login_name, print_table
 from cli.stackfile import stack_settings
 from config import credentials
-from config.credentials import Change, Credential, NewCredential
-from config.database import create_tables, open_database, reading
+from config.credentials import Change, Credential, NewCredential, platform_credentials
+from config.database import reading
 from config.key_encryption import EncryptionKeys, encryption_keys, new_local_key
 from config.registry import lane_names
+from config.registry_store import version_of
 from config.secrets import CredentialError
 from config.settings import Settings
 
 MOST_TEXT = 256
+COLUMNS = ("id", "provider", "tenant", "key", "weight", "state", "added", "encrypted by", "label")
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     """What to do with keys; a secret is never an argument."""
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    added = actions(parser)
 
     def action(name: str, text: str) -> argparse.ArgumentParser:
-        made: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text, allow_abbrev=False)
+        made: argparse.ArgumentParser = added.add_parser(name, help=text, description=text, allow_abbrev=False)
         return made
 
     add = action("add", "store a key, read from standard input or asked for; encrypted")
@@ -42,20 +45,36 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--weight", type=int, default=1, metavar="N", help="how often it is taken among its like (default: 1)"
     )
-    # Taken so that it can be refused without being repeated.
-    add.add_argument("secret", nargs="*", help=argparse.SUPPRESS)
+    secret_options(add)
     listing = action("list", "show the keys by their last four characters")
     listing.add_argument("--all", action="store_true", help="also those that are revoked")
     for name, text in (
-        ("revoke", "delete a key for good"), ("disable", "let a key rest until it is enabled"), ("enable", "use a key again"),
+        ("replace", "store a new key in place of one, which is revoked"), ("revoke", "delete a key for good"),
+        ("disable", "take a key out of use until it is enabled"), ("enable", "use a key again"),
     ):  # fmt: skip
-        action(name, text).add_argument("id", metavar="ID", help="the key's id, as `millstream keys list` shows it")
+        changing = action(name, text)
+        changing.add_argument("id", metavar="ID", help="the key's id, as `millstream keys list` shows it")
+        if name == "replace":
+            secret_options(changing)
+        else:
+            _by_option(changing)
     rotate = action("rotate", "bring every key to the first key-encryption key, while they are used")
     rotate.add_argument("--data-keys", action="store_true", help="also encrypt every key anew, under new data keys")
+    _by_option(rotate)
     new = action("new-encryption-key", "print a fresh line for the file of MILLSTREAM_KEY_ENCRYPTION")
     new.add_argument(
         "--name", default=f"key-{datetime.now(UTC):%Y-%m-%d}", metavar="NAME", help="small letters and digits"
     )
+
+
+def secret_options(parser: argparse.ArgumentParser) -> None:
+    """The options of an action that takes a secret: none but `--by`, and an argument that is taken only to be refused."""
+    _by_option(parser)
+    parser.add_argument("secret", nargs="*", help=argparse.SUPPRESS)
+
+
+def _by_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--by", metavar="WHO", help="who asks for it, for the audit (default: your login name)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -63,27 +82,35 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "new-encryption-key":
         return _new_encryption_key(arguments)
     settings = stack_settings()
-    engine = open_database(settings.database_url)
     try:
-        create_tables(engine)
-        return ACTIONS[arguments.action](arguments, engine, settings)
+        with database(settings) as engine:
+            return ACTIONS[arguments.action](arguments, engine, settings)
     except CredentialError as why:
         raise CommandError(str(why)) from None
-    except SQLAlchemyError as error:
-        first = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
-        raise CommandError(
-            f"The database at {engine.url.render_as_string()} cannot be used ({first}); start it or set MILLSTREAM_DATABASE_URL."
-        ) from None
-    finally:
-        engine.dispose()
+
+
+def replace_platforms(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Store a new key in place of the platform's only one for the provider called `arguments.name`."""
+    with database(settings) as engine:
+        with reading(engine) as db:
+            held = [one for one in platform_credentials(db, arguments.name) if one.sealed is not None]
+        if len(held) != 1:
+            raise CommandError(
+                f"The platform has {len(held)} stored keys for {arguments.name}; "
+                + (
+                    "name the one with `millstream keys replace ID`."
+                    if held
+                    else f"`millstream keys add --provider {arguments.name}` stores one."
+                )
+            )
+        arguments.id = held[0].credential_id
+        try:
+            return _replace(arguments, engine, settings)
+        except CredentialError as why:
+            raise CommandError(str(why)) from None
 
 
 def _add(arguments: argparse.Namespace, engine: Engine, settings: Settings) -> int:
-    if arguments.secret:
-        raise CommandError(
-            "A key is never an argument, where the shell keeps it and others see it; give it on standard input, and replace "
-            "the one that was just written."
-        )
     for name in ("tenant", "label"):
         value: str | None = getattr(arguments, name)
         if value is not None and (len(value) > MOST_TEXT or (name == "tenant" and not value)):
@@ -96,60 +123,68 @@ def _add(arguments: argparse.Namespace, engine: Engine, settings: Settings) -> i
     if arguments.provider not in known:
         raise CommandError(f"There is no provider {arguments.provider}; there are {', '.join(known)}.")
     new = NewCredential(arguments.provider, arguments.tenant, arguments.label, arguments.weight)
-    secret = _secret(arguments.provider)
+    secret = _secret(arguments, arguments.provider)
+    return _do(arguments, engine, settings, "Stored", lambda db, by: credentials.add(db, keys, new, secret, by))
+
+
+def _replace(arguments: argparse.Namespace, engine: Engine, settings: Settings) -> int:
+    keys = _keys(settings)
     with engine.begin() as db:
-        made = credentials.add(db, keys, new, secret, _change())
-    print(f"Stored {made.name} of {made.provider} for {_owner(made)}.")
-    return 0
+        old = credentials.living(db, arguments.id)
+    secret = _secret(arguments, old.provider)
+    done = f"In place of {old.name} stored"
+    return _do(
+        arguments, engine, settings, done, lambda db, by: credentials.replace(db, keys, arguments.id, secret, by)
+    )
 
 
 def _list(arguments: argparse.Namespace, engine: Engine, _: Settings) -> int:
     with reading(engine) as db:
         found = [one for one in credentials.stored(db) if arguments.all or one.revoked_at is None]
-    if not found:
-        print("No keys are stored; those of the environment serve. `millstream keys add --provider NAME` stores one.")
-        return 0
-    head = ("ID", "PROVIDER", "TENANT", "KEY", "WEIGHT", "STATE", "ADDED", "ENCRYPTED BY", "LABEL")
-    rows = [head, *(_row(one) for one in found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    for row in rows:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    none = "No keys are stored; those of the environment serve. `millstream keys add --provider NAME` stores one."
+    print_table(COLUMNS, [_row(one) for one in found], "label", none)
     return 0
 
 
-def _row(one: Credential) -> tuple[str, ...]:
+def _row(one: Credential) -> tuple[object, ...]:
     state = "revoked" if one.revoked_at is not None else "enabled" if one.enabled else "disabled"
     return (
-        one.credential_id, one.provider, one.tenant or "-", f"…{one.last_four}" if one.last_four else "-", str(one.weight),
-        state, f"{datetime.fromtimestamp(one.created_at / 1_000_000, UTC):%Y-%m-%d}",
-        one.sealed.kek_id if one.sealed is not None else "-", one.label,
+        one.credential_id, one.provider, one.tenant, f"…{one.last_four}" if one.last_four else None, one.weight, state,
+        f"{datetime.fromtimestamp(one.created_at / 1_000_000, UTC):%Y-%m-%d}",
+        one.sealed.kek_id if one.sealed is not None else None, one.label,
     )  # fmt: skip
 
 
-def _revoke(arguments: argparse.Namespace, engine: Engine, _: Settings) -> int:
-    return _on_one(engine, lambda db: credentials.revoke(db, arguments.id, _change()), "Revoked")
+def _revoke(arguments: argparse.Namespace, engine: Engine, settings: Settings) -> int:
+    return _do(arguments, engine, settings, "Revoked", lambda db, by: credentials.revoke(db, arguments.id, by))
 
 
-def _enable(arguments: argparse.Namespace, engine: Engine, _: Settings) -> int:
+def _enable(arguments: argparse.Namespace, engine: Engine, settings: Settings) -> int:
     on = arguments.action == "enable"
-    return _on_one(
-        engine, lambda db: credentials.enable(db, arguments.id, on, _change()), "Enabled" if on else "Disabled"
-    )
+    done = "Enabled" if on else "Disabled"
+    return _do(arguments, engine, settings, done, lambda db, by: credentials.enable(db, arguments.id, on, by))
 
 
-def _on_one(engine: Engine, act: Callable[[Connection], Credential], done: str) -> int:
+def _do(
+    arguments: argparse.Namespace, engine: Engine, settings: Settings, done: str,
+    act: Callable[[Connection, Change], Credential],
+) -> int:  # fmt: skip
+    """Change a credential, say so, and tell the workers."""
     with engine.begin() as db:
-        one = act(db)
-    print(f"{done} {one.name} of {one.provider} for {_owner(one)}.")
+        one = act(db, _change(arguments))
+    whose = "the platform" if one.tenant is None else f"tenant {one.tenant}"
+    print(f"{done} {one.name} of {one.provider} for {whose}.")
+    _tell(arguments, engine, settings)
     return 0
 
 
 def _rotate(arguments: argparse.Namespace, engine: Engine, settings: Settings) -> int:
     keys = _keys(settings)
-    rotated, problems = credentials.rotate(engine, keys, _change(), data_keys=arguments.data_keys)
+    rotated, problems = credentials.rotate(engine, keys, _change(arguments), data_keys=arguments.data_keys)
     print(f"{rotated} keys are encrypted by {keys.active.key_id} now, and {len(problems)} are as they were.")
     for problem in problems:
         print(problem, file=sys.stderr)
+    _tell(arguments, engine, settings)
     return 1 if problems else 0
 
 
@@ -161,8 +196,17 @@ def _new_encryption_key(arguments: argparse.Namespace) -> int:
 
 
 ACTIONS = {
-    "add": _add, "list": _list, "revoke": _revoke, "disable": _enable, "enable": _enable, "rotate": _rotate,
+    "add": _add, "replace": _replace, "list": _list, "revoke": _revoke, "disable": _enable, "enable": _enable,
+    "rotate": _rotate,
 }  # fmt: skip
+
+
+def _tell(arguments: argparse.Namespace, engine: Engine, settings: Settings) -> None:
+    with reading(engine) as db:
+        version = version_of(db)
+    if (why := publish_refresh(settings, arguments.by or login_name(), version)) is not None:
+        seconds = f"{settings.registry_refresh_seconds:g}"
+        print(f"Workers see this within {seconds} s; they were not told: {why}", file=sys.stderr)
 
 
 def _keys(settings: Settings) -> EncryptionKeys:
@@ -171,20 +215,17 @@ def _keys(settings: Settings) -> EncryptionKeys:
     return keys
 
 
-def _secret(provider: str) -> str:
-    """The secret, from a hidden prompt at a terminal and else from standard input."""
+def _secret(arguments: argparse.Namespace, provider: str) -> str:
+    """The secret, from a hidden prompt at a terminal and else from standard input; `CommandError` for one as an argument."""
+    if arguments.secret:
+        raise CommandError(
+            "A key is never an argument, where the shell keeps it and others see it; give it on standard input, and replace "
+            "the one that was just written."
+        )
     if sys.stdin.isatty():
         return getpass.getpass(f"Key of {provider} (not shown): ").strip()
     return sys.stdin.read().strip()
 
 
-def _change() -> Change:
-    try:
-        who = getpass.getuser()
-    except (OSError, KeyError):
-        who = "unknown"
-    return Change(who, time.time_ns() // 1_000)
-
-
-def _owner(one: Credential) -> str:
-    return "the platform" if one.tenant is None else f"tenant {one.tenant}"
+def _change(arguments: argparse.Namespace) -> Change:
+    return Change(arguments.by or login_name(), time.time_ns() // 1_000)

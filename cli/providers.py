@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from cli import provider_check
+from cli.keys import replace_platforms, secret_options
 from cli.registry_change import actions, change_options, commit, database, json_option, print_table, read
 from cli.registry_options import switch_option, with_options
 from cli.stackfile import stack_settings
@@ -47,6 +48,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
         changing = action.add_parser(name, help=text, allow_abbrev=False)
         changing.add_argument("name", metavar="NAME")
         change_options(changing)
+    rotating = action.add_parser("rotate-key", help="store a new key of the platform's in place of the one there is")
+    rotating.add_argument("name", metavar="NAME")
+    secret_options(rotating)
     provider_check.describe(action.add_parser("test", help="make one cheap real call and say what worked"))
 
 
@@ -57,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _list(settings, arguments.json)
     if arguments.action == "test":
         return provider_check.run(settings, arguments)
+    if arguments.action == "rotate-key":
+        return replace_platforms(arguments, settings)
     name: str = arguments.name
     edits: dict[str, Edit] = {
         "add": lambda contents: add(with_options(Provider(name, name), arguments, FIELDS))(contents),

@@ -121,16 +121,32 @@ def by_id(db: Connection, credential_id: str) -> Credential:
     return _credential(row)
 
 
+def living(db: Connection, credential_id: str) -> Credential:
+    """One credential that is not revoked, locked as by `by_id`; `CredentialError` when there is none."""
+    found = by_id(db, credential_id)
+    if found.revoked_at is not None:
+        raise CredentialError(f"Credential {credential_id} is revoked already; add another one.")
+    return found
+
+
 def revoke(db: Connection, credential_id: str, change: Change) -> Credential:
     """Revoke a credential for good: its ciphertext is deleted; `CredentialError` when there is none or it is revoked."""
-    before = _living(db, credential_id)
+    before = living(db, credential_id)
     gone = dict.fromkeys(("kek_id", "wrapped_key", "nonce", "ciphertext"))
     return _changed(db, before, change, "remove", enabled=False, revoked_at=change.at, **gone)
 
 
+def replace(db: Connection, keys: EncryptionKeys, credential_id: str, secret: str, change: Change) -> Credential:
+    """Store a credential like another one, which is revoked in the same transaction; errors as for `add` and `revoke`."""
+    old = living(db, credential_id)
+    stored = add(db, keys, NewCredential(old.provider, old.tenant, old.label, old.weight), secret, change)
+    revoke(db, credential_id, change)
+    return stored
+
+
 def enable(db: Connection, credential_id: str, enabled: bool, change: Change) -> Credential:
     """Let a credential be used, or not; `CredentialError` when there is none or it is revoked."""
-    before = _living(db, credential_id)
+    before = living(db, credential_id)
     return _changed(db, before, change, "update", enabled=enabled)
 
 
@@ -197,13 +213,6 @@ def _rotate(engine: Engine, keys: EncryptionKeys, credential_id: str, change: Ch
                 _changed(db, now, change, "update", rotated_at=change.at, key_version=version, **_sealed(sealed))
                 return 1
     raise CredentialError(f"Credential {credential_id} was changed {TRIES} times meanwhile; rotate again.")
-
-
-def _living(db: Connection, credential_id: str) -> Credential:
-    found = by_id(db, credential_id)
-    if found.revoked_at is not None:
-        raise CredentialError(f"Credential {credential_id} is revoked already; add another one.")
-    return found
 
 
 def _changed(db: Connection, before: Credential, change: Change, action: Action, **values: Any) -> Credential:

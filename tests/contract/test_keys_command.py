@@ -32,17 +32,27 @@ class Deployment:
         url = f"sqlite:///{folder}/ledger.db"
         for name, value in (
             ("DATABASE_URL", url), ("KEY_ENCRYPTION", f"file:{self.file}"), ("CONFIG", str(folder / "none.toml")),
+            ("KAFKA_BOOTSTRAP", "127.0.0.1:9"),
         ):  # fmt: skip
             monkeypatch.setenv(f"MILLSTREAM_{name}", value)
+        monkeypatch.setenv("COLUMNS", "250")
+        monkeypatch.setattr("cli.kafka.REACH_SECONDS", 0.1)
         self.engine: Engine = open_database(url)
         self._monkeypatch = monkeypatch
         self._capsys = capsys
 
     def keys(self, *arguments: str, given: str = "", code: int = 0) -> str:
-        """What a command prints, on either stream; it ends with this code."""
+        """What `millstream keys` prints, on either stream; it ends with this code."""
+        return self._run("keys", *arguments, given=given, code=code)
+
+    def providers(self, *arguments: str, given: str = "", code: int = 0) -> str:
+        """What `millstream providers` prints, on either stream; it ends with this code."""
+        return self._run("providers", *arguments, given=given, code=code)
+
+    def _run(self, *arguments: str, given: str, code: int) -> str:
         settings.cache_clear()
         self._monkeypatch.setattr("sys.stdin", StringIO(given))
-        ended = main(["keys", *arguments])
+        ended = main([*arguments])
         said = "".join(self._capsys.readouterr())
         assert ended == code, said
         assert SECRET[:-4] not in said
@@ -55,7 +65,8 @@ class Deployment:
 
     def secrets(self) -> list[str]:
         """The secrets, as the keys in the file open them."""
-        return sorted(open_key(encryption_keys(f"file:{self.file}"), one).secret for one in self.stored())
+        keys = encryption_keys(f"file:{self.file}")
+        return sorted(open_key(keys, one).secret for one in self.stored() if one.sealed is not None)
 
 
 @pytest.fixture
@@ -79,11 +90,12 @@ def test_a_key_is_added_listed_disabled_and_revoked(deployment: Deployment) -> N
         "add", "--provider", "openai", "--tenant", "acme", "--label", "main one", given=f"{SECRET}\n"
     )
     [made] = deployment.stored()
-    assert said == f"Stored the credential {made.credential_id} (…abcd) of openai for tenant acme.\n"
+    assert said.splitlines()[0] == f"Stored the credential {made.credential_id} (…abcd) of openai for tenant acme."
+    assert "Workers see this within 300 s; they were not told: No Kafka broker answers" in said
     assert (made.provider, made.tenant, made.label) == ("openai", "acme", "main one")
     assert deployment.secrets() == [SECRET]
     head, row = deployment.keys("list").splitlines()
-    assert head.split()[:4] == ["ID", "PROVIDER", "TENANT", "KEY"]
+    assert head.split()[:4] == ["id", "provider", "tenant", "key"]
     assert row.split()[:6] == [made.credential_id, "openai", "acme", "…abcd", "1", "enabled"]
     deployment.keys("disable", made.credential_id)
     assert "disabled" in deployment.keys("list")
@@ -91,6 +103,27 @@ def test_a_key_is_added_listed_disabled_and_revoked(deployment: Deployment) -> N
     deployment.keys("revoke", made.credential_id)
     assert "No keys are stored" in deployment.keys("list")
     assert "revoked" in deployment.keys("list", "--all")
+
+
+def test_a_new_key_takes_the_place_of_another(deployment: Deployment) -> None:
+    """The new one has the provider, tenant, label and weight of the old one, which is revoked; `providers rotate-key` does the
+    same for the platform's only key, and says what there is when there is none or several."""
+    deployment.keys(
+        "add", "--provider", "openai", "--tenant", "acme", "--label", "x", "--weight", "3", given="sk-old-0123456789"
+    )
+    [old] = deployment.stored()
+    deployment.keys("replace", old.credential_id, "--by", "ana", given=SECRET)
+    gone, new = sorted(deployment.stored(), key=lambda one: one.revoked_at is None)
+    assert (gone.credential_id, gone.sealed) == (old.credential_id, None)
+    assert (new.provider, new.tenant, new.label, new.weight) == ("openai", "acme", "x", 3)
+    assert open_key(encryption_keys(f"file:{deployment.file}"), new).secret == SECRET
+    assert "has 0 stored keys for openai" in deployment.providers("rotate-key", "openai", given=SECRET, code=2)
+    deployment.keys("add", "--provider", "openai", given="sk-old-0123456789")
+    assert "In place of the credential" in deployment.providers("rotate-key", "openai", given=SECRET)
+    assert deployment.secrets() == [SECRET] * 2
+    deployment.keys("add", "--provider", "openai", given=SECRET)
+    assert "has 2 stored keys for openai" in deployment.providers("rotate-key", "openai", given=SECRET, code=2)
+    assert "never an argument" in deployment.keys("replace", new.credential_id, SECRET, code=2)
 
 
 def test_a_key_is_asked_for_without_being_shown(deployment: Deployment) -> None:
