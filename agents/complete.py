@@ -31,11 +31,12 @@ from core.reply import Reply
 from core.retry import RetryRule
 from schemas.cloudevents import trace_of
 from schemas.codec import Codec, Undecodable
-from schemas.events import LlmCall, LlmResponse, LlmUsage, ReplyTo
+from schemas.events import Error, LlmCall, LlmResponse, LlmUsage, ReplyTo
 
 LOG = logging.getLogger(__name__)
 DAY_US = 86_400_000_000
 POLL_SECONDS = 0.25
+FOREVER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +102,9 @@ class Complete:
             done.set_result(None)
 
     async def _complete(self, call: LlmCall, trace: bytes, cancellation: Cancellation) -> Outcome:
-        since, tenant, repair = call["candidate"], call["request"]["tenant"], None
+        since, repair = call["candidate"], None
         while True:
-            picked = self._keyring.pick(self._name, tenant, self._clock(), random.random())
+            picked = self._pick(call)
             if repair is None:
                 await self._go_round(call, picked)
             turn = await self._turn(call, repair, picked, since, trace, cancellation)
@@ -139,6 +140,17 @@ class Complete:
             if isinstance(move, Again) and repair is None:
                 with suppress(Cancelled):
                     await cancellation.unless(asyncio.sleep(move.wait))
+
+    def _pick(self, call: LlmCall, limited: str | None = None) -> Picked:
+        """The key for a call, none that rests, nor the one that was just limited, while there is another."""
+
+        def out_until(credential_id: str) -> int | None:
+            if credential_id == limited:
+                return FOREVER
+            return self._signals.out_until(self._name, call["model"], credential_id)
+
+        tenant = call["request"]["tenant"]
+        return self._keyring.pick(self._name, tenant, self._clock(), random.random(), out_until)
 
     async def _go_round(self, call: LlmCall, picked: Picked) -> None:
         """Hand the request over to its next candidate where this one is known to fail or to refuse just now.
@@ -246,7 +258,12 @@ class Complete:
             return after_lost(self._rules.retry, call, tried)
         if not isinstance(turn.result, ProviderError):
             return None
-        return next_move(self._rules.retry, call, turn.result.error, tried, at, random.random())
+        failed = turn.result.error
+        limited = turn.picked.credential_id if turn.picked is not None else None
+        if limited and failed["code"] == "provider_rate_limited" and self._pick(call, limited).rests_until <= at:
+            # Another key is not bound by what this one was told.
+            failed = Error(**{**failed, "retry_after_ms": None})
+        return next_move(self._rules.retry, call, failed, tried, at, random.random())
 
     async def _store(
         self, call: LlmCall, turn: Turn, fact: LlmUsage | None, answer: LlmResponse | None, move: Again | Next | None,
@@ -291,8 +308,8 @@ def _cached(call: LlmCall, answer: LlmResponse, value: bytes) -> Ended:
 
 
 async def _opened(picked: Picked) -> Key | None:
-    """The picked key, None for the one of the settings; opened aside, since a key may have to be asked of a service."""
-    return None if picked.credential_id is None else await asyncio.to_thread(picked.open)
+    """The picked key, None for the one of the settings; opened aside where a service has to be asked."""
+    return await asyncio.to_thread(picked.open) if picked.remote else picked.open()
 
 
 @dataclass(frozen=True, slots=True)
