@@ -164,3 +164,25 @@ def test_planted_keys_stay_where_they_were_put(pipeline: Running) -> None:
         *(key.encode() for key in (*SETTINGS.values(), *STORED.values(), REPEATED)),
     ):
         assert [place for place, text in places.items() if secret in text] == [], secret
+
+
+def test_another_key_answers_while_a_limited_one_rests(pipeline: Running) -> None:
+    """Told to wait for two minutes with one key, the call is made with the tenant's other one long before; so are those after it."""
+    engine = open_database(pipeline.settings.database_url)
+    at_hand = encryption_keys(pipeline.environment["MILLSTREAM_KEY_ENCRYPTION"], pipeline.environment)
+    with engine.begin() as db:
+        new = NewCredential("openai", "umbrella")
+        ids = {add(db, at_hand, new, f"planted-umbrella-{one}", Change("ana", 1)).credential_id for one in "ab"}
+    engine.dispose()
+    model = f"openai/{MODELS['openai']}"
+
+    def credentials_of(requests: list[LlmRequest]) -> set[str | None]:
+        return {one for one, _ in made_with(pipeline, requests)["openai", "umbrella"]}
+
+    assert eventually(lambda: credentials_of([told("Hi.", model, tenant="umbrella")]) <= ids)
+    limited = told("Hi.", model, {"retry_after": 120, "times": 1}, tenant="umbrella")
+    assert ask(pipeline, [limited], 60)[limited["request_id"]]["outcome"] == "completed"
+    first, second = all_usages(pipeline, CODEC)[limited["request_id"]]
+    assert {first["credential_id"], second["credential_id"]} == ids
+    assert second["started_at"] < first["finished_at"] + 120_000_000
+    assert credentials_of([told(f"Hi {n}.", model, tenant="umbrella") for n in range(20)]) == {second["credential_id"]}
