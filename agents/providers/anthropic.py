@@ -28,6 +28,7 @@ from agents.providers.base import (
 )
 from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Answer, Api, HttpProvider
 from agents.providers.parts import refuse_unsupported
+from agents.providers.schemas import described
 from agents.providers.streamed import Streamed
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
@@ -70,7 +71,7 @@ def translate_request(call: LlmCall) -> dict[str, Any]:
     if (effort := parameters["reasoning_effort"]) is not None:
         output["effort"] = EFFORT.get(effort, effort)
     if (schema := answer_schema(call)) is not None:
-        output["format"] = {"type": "json_schema", "schema": schema}
+        output["format"] = {"type": "json_schema", "schema": described(schema)}
     if output:
         body["output_config"] = output
     return with_options(body, call, RESERVED)

@@ -29,6 +29,7 @@ from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS
 from agents.providers.openai_content import messages_of, tools_of
 from agents.providers.openai_stream import STREAMING
 from agents.providers.parts import refuse_unsupported
+from agents.providers.schemas import strict
 from agents.providers.streamed import Streamed
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
@@ -55,7 +56,7 @@ def translate_request(call: LlmCall) -> dict[str, Any]:
     if parameters["stop"]:
         body["stop"] = parameters["stop"]
     if (schema := answer_schema(call)) is not None:
-        form = {"name": "answer", "schema": schema, "strict": True}
+        form = {"name": "answer", "schema": schema, "strict": strict(schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": form}
     return with_options(body, call, RESERVED)
 

@@ -74,3 +74,34 @@ def _joined(messages: list[Json]) -> list[Json]:
         else:
             turns.append({"role": message["role"], "content": blocks_of(message)})
     return turns
+
+
+def check_schema(schema: Json) -> None:
+    """`Refused` for what a schema may not hold (https://platform.claude.com/docs/en/build-with-claude/structured-outputs)."""
+    kind = schema.get("type")
+    bounds = (
+        "minimum",
+        "maximum",
+        "exclusiveMinimum",
+        "exclusiveMaximum",
+        "multipleOf",
+        "minLength",
+        "maxLength",
+        "maxItems",
+    )
+    if unknown := [
+        name for name in (*bounds, "uniqueItems", "oneOf", "not", "if", "patternProperties") if name in schema
+    ]:
+        raise Refused(
+            400, f"output_config.format.schema: For '{kind}' type, properties {', '.join(unknown)} are not supported"
+        )
+    if schema.get("minItems", 0) not in (0, 1):
+        raise Refused(
+            400, "output_config.format.schema: For 'array' type, 'minItems' values other than 0 or 1 are not supported"
+        )
+    if "object" in str(kind) and schema.get("additionalProperties") is not False:
+        told = "For 'object' type, 'additionalProperties' must be explicitly set to false"
+        raise Refused(400, f"output_config.format.schema: {told}")
+    inner = [*schema.get("properties", {}).values(), *schema.get("$defs", {}).values(), *schema.get("anyOf", ())]
+    for each in [*inner, *schema.get("allOf", ()), *([schema["items"]] if "items" in schema else ())]:
+        check_schema(each)

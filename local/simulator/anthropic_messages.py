@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from local.simulator.anthropic_content import check_tool_turns, media_in
+from local.simulator.anthropic_content import check_schema, check_tool_turns, media_in
 from local.simulator.calls import NO_TOKENS, Answer, Json, Prompt, Refused, Tokens, Tool, Wait, chosen
 from local.simulator.dialect import bearer, content_texts, letters, prompt_text
 
@@ -132,7 +132,10 @@ def _tool(body: Json, last: Any) -> Tool | None:
 def _schema(body: Json) -> Json | None:
     shape = (body.get("output_config") or {}).get("format") or body.get("output_format") or {}
     schema = shape.get("schema") if shape.get("type") == "json_schema" else None
-    return schema if isinstance(schema, dict) else None
+    if not isinstance(schema, dict):
+        return None
+    check_schema(schema)
+    return schema
 
 
 def _message(prompt: Prompt, content: list[Json], stop_reason: str, tokens: Tokens | None) -> Json:

@@ -10,7 +10,7 @@ import orjson
 from local.simulator.calls import NO_TOKENS, Answer, Json, Prompt, Refused, Tokens, Tool, chosen
 from local.simulator.dialect import content_texts, letters, prompt_text, whole_number
 from local.simulator.openai_api import OpenAI, model_of, tools_of
-from local.simulator.openai_content import check_tool_turns, media_in
+from local.simulator.openai_content import check_strict, check_tool_turns, media_in
 
 FINISH = {"stop": "stop", "length": "length", "tool": "tool_calls", "refused": "content_filter"}
 
@@ -73,7 +73,10 @@ def _tool(body: Json, after_result: bool) -> Tool | None:
 def _schema(response_format: Json | None) -> Json | None:
     match (response_format or {}).get("type"):
         case "json_schema":
-            return (response_format or {})["json_schema"].get("schema") or {"type": "object"}
+            shape = (response_format or {})["json_schema"]
+            if shape.get("strict"):
+                check_strict(shape.get("schema"))
+            return shape.get("schema") or {"type": "object"}
         case "json_object":
             return {"type": "object", "properties": {"answer": {"type": "string"}}}
         case _:

@@ -90,3 +90,42 @@ def check_tool_turns(messages: list[Json]) -> None:
             )
             raise Refused(400, told, param=f"messages.[{number}].role")
         open_ids = [call["id"] for call in message.get("tool_calls") or ()]
+
+
+def check_strict(schema: object, place: tuple[str, ...] = ()) -> None:
+    """`Refused` for a schema that strict mode does not take (https://developers.openai.com/api/docs/guides/structured-outputs)."""
+    if not isinstance(schema, dict):
+        raise Refused(
+            400, f"Invalid schema for response_format 'answer': In context={place}, schema must be an object."
+        )
+    properties = schema.get("properties", {})
+    missing = [name for name in properties if name not in schema.get("required", ())]
+    told = None
+    if unknown := schema.keys() & {
+        "allOf",
+        "oneOf",
+        "not",
+        "if",
+        "then",
+        "else",
+        "dependentRequired",
+        "dependentSchemas",
+    }:
+        told = f"'{min(unknown)}' is not permitted."
+    elif "object" in str(schema.get("type")) and schema.get("additionalProperties") is not False:
+        told = "'additionalProperties' is required to be supplied and to be false."
+    elif missing:
+        told = f"'required' is required to be supplied and to be an array including every key in properties. Missing '{missing[0]}'."
+    elif not place and schema.get("type") != "object":
+        told = f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{schema.get('type')}\"'."
+    if told:
+        raise Refused(
+            400, f"Invalid schema for response_format 'answer': In context={place}, {told}", param="response_format"
+        )
+    for name in ("properties", "$defs"):
+        for key, inner in schema.get(name, {}).items():
+            check_strict(inner, (*place, name, key))
+    for number, inner in enumerate(schema.get("anyOf", ())):
+        check_strict(inner, (*place, "anyOf", str(number)))
+    if "items" in schema:
+        check_strict(schema["items"], (*place, "items"))

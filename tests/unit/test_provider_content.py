@@ -15,6 +15,7 @@ from agents.providers import google as google_api
 from agents.providers import openai as openai_api
 from agents.providers import openai_compatible as compatible_api
 from agents.providers.echo import reply_to
+from agents.providers.schemas import described
 from core.admission import problem_of
 from core.errors import ProviderError
 from core.features import unsupported_by
@@ -266,3 +267,96 @@ def test_every_admitted_conversation_is_refused_by_name_or_accepted(
     kinds = {part["type"] for message in messages for part in message["content"]}
     assert (prompt.media_tokens > 0) == bool(kinds & {"image", "file"})
     assert (prompt.audio_tokens > 0) == ("audio" in kinds)
+
+
+NAMES = st.sampled_from(["a", "b", "c"])
+
+
+def _object(properties: dict[str, Any], required: list[str], closed: bool | None) -> dict[str, Any]:
+    rest = {} if closed is None else {"additionalProperties": not closed}
+    return {"type": "object", "properties": properties, "required": [r for r in required if r in properties]} | rest
+
+
+SCHEMAS = st.recursive(
+    st.sampled_from([
+        {"type": "string", "minLength": 2, "maxLength": 9}, {"type": "integer", "minimum": 3, "maximum": 7}, {"type": ["string", "null"]},
+        {"type": "number", "multipleOf": 2}, {"enum": ["x", 1]}, {"type": "string", "format": "email"}, {"type": "string", "format": "iri"},
+    ]),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.integers(0, 3)).map(lambda t: {"type": "array", "items": t[0], "minItems": t[1], "maxItems": 5}),
+        st.builds(_object, st.dictionaries(NAMES, inner, max_size=3), st.lists(NAMES, unique=True), st.sampled_from([True, False, None])),
+        st.lists(inner, min_size=1, max_size=2).map(lambda options: {"anyOf": options}),
+        st.lists(inner, min_size=1, max_size=2).map(lambda options: {"oneOf": options}),
+    ),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.dictionaries(NAMES, SCHEMAS, min_size=1, max_size=3),
+    st.lists(NAMES, unique=True),
+    st.sampled_from([True, False, None]),
+)
+def test_any_schema_is_sent_in_a_form_that_the_provider_takes(
+    properties: dict[str, Any], required: list[str], closed: bool | None
+) -> None:
+    """Optional properties, bounds and keywords that a provider refuses do not keep a request from being answered."""
+    schema = _object(properties, required, closed)
+    for name in APIS:
+        made = asked(name, [turn("user", text_part("Go."))])
+        made["request"]["parameters"] = {
+            **made["request"]["parameters"],
+            "response_format": orjson.dumps(schema).decode(),
+        }
+        prompt = read_by_simulator(name, made["model"], APIS[name].translate_request(made))
+        assert prompt.schema is not None
+        assert set(prompt.schema["properties"]) == set(properties)
+
+
+def test_openai_is_strict_where_it_can_be() -> None:
+    """A schema that strict mode takes is sent as binding, any other as guidance."""
+    closed = {
+        "type": "object",
+        "properties": {"a": {"type": "string"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    nested = {
+        **closed,
+        "properties": {"a": {"type": ["object", "null"], "properties": {}, "additionalProperties": False}},
+    }
+    for schema, binding in (
+        (closed, True), (nested, True), ({**closed, "required": []}, False), ({"type": "object"}, False), ({}, False),
+        ({**closed, "additionalProperties": True}, False), ({**closed, "allOf": [{}]}, False), ({"anyOf": [closed]}, False),
+        ({**closed, "properties": {"a": {"oneOf": [closed]}}}, False), ({**closed, "properties": {"a": {}}}, False),
+    ):  # fmt: skip
+        made = asked("openai", [turn("user", text_part("Go."))])
+        made["request"]["parameters"] = {
+            **made["request"]["parameters"],
+            "response_format": orjson.dumps(schema).decode(),
+        }
+        form = openai_api.translate_request(made)["response_format"]["json_schema"]
+        assert (form["schema"], form["strict"]) == (schema, binding), schema
+
+
+def test_anthropic_is_told_in_words_what_its_schemas_cannot_say() -> None:
+    """Bounds move into the description, objects are closed, everything that the API knows stays."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "required": ["age"],
+        "properties": {
+            "age": {"type": "integer", "minimum": 3, "description": "In years."},
+            "tags": {"type": "array", "items": {"type": "string", "maxLength": 9}, "minItems": 2},
+            "mail": {"oneOf": [{"type": "string", "format": "email"}, {"$ref": "#/$defs/none"}]},
+        },
+        "$defs": {"none": {"type": "null"}},
+    }  # fmt: skip
+    assert described(schema) == {
+        "type": "object", "required": ["age"], "additionalProperties": False,
+        "properties": {
+            "age": {"type": "integer", "description": 'In years.\n{"minimum":3}'},
+            "tags": {"type": "array", "items": {"type": "string", "description": '{"maxLength":9}'}, "description": '{"minItems":2}'},
+            "mail": {"anyOf": [{"type": "string", "format": "email"}, {"$ref": "#/$defs/none"}]},
+        },
+        "$defs": {"none": {"type": "null"}},
+    }  # fmt: skip
