@@ -27,6 +27,8 @@ from schemas.events import Error, LlmCall, LlmRequest, Message
 #: References that may be followed while one answer is looked at; a few of them in a chain can double the work each.
 MOST_REFERENCES = 20_000
 LONGEST_PROBLEM = 300
+#: Characters of a schema up to which it is remembered.
+LONGEST_KEPT = 20_000
 #: The most tokens that `repair_request` adds beside the answer itself.
 REPAIR_TOKENS = 2_048
 REPAIR = (
@@ -107,9 +109,12 @@ def _first_problem(validator: Validator, answer: Any) -> str | None:
     return f"at {found.json_path}, {message}."
 
 
-@lru_cache(maxsize=64)
 def _validator(text: str, followed: bool) -> Validator:
     """The validator of a schema; `_Unusable` where it is none. `followed` says whether answers are checked against it."""
+    return (_made if len(text) > LONGEST_KEPT else _kept)(text, followed)
+
+
+def _made(text: str, followed: bool) -> Validator:
     try:
         schema = orjson.loads(text)
         default: Any = None if "$schema" in schema else Draft202012Validator
@@ -127,6 +132,10 @@ def _validator(text: str, followed: bool) -> Validator:
         raise _Unusable(f"at {why.json_path}, {why.message[:LONGEST_PROBLEM]}.") from None
     except (RecursionError, AttributeError, TypeError):
         raise _Unusable("it is nested too deeply, or has values where schemas belong.") from None
+
+
+#: A schema takes milliseconds to check, and the same ones come with every request.
+_kept = lru_cache(maxsize=1_024)(_made)
 
 
 def _check_closed(schema: dict[str, Any]) -> None:
