@@ -150,7 +150,7 @@ def test_an_empty_database_is_the_environment() -> None:
         models["openai/gpt-4o"].capabilities >= {"image", "tools"} and models["openai/gpt-4o"].context_tokens == 128_000
     )
     assert "openai/text-embedding-3-small" not in models and "google/claude-haiku-4-5" not in models
-    assert len(registry.routes) == 7
+    assert len(registry.routes) == 13
 
 
 def test_the_environment_names_the_fast_and_the_quality_model() -> None:
@@ -173,7 +173,7 @@ def test_what_is_registered_comes_first() -> None:
     assert mine in complete(replace(own, models={mine.full_name: mine}), given(), NOW).models
     assert complete(Contents({"openai": OPENAI}), given(), NOW).routes == ()
     off = Model("google", "gemini-2.5-pro", enabled=False)
-    assert len(complete(Contents(models={off.full_name: off}), given(), NOW).routes) == 5
+    assert len(complete(Contents(models={off.full_name: off}), given(), NOW).routes) == 11
 
 
 def test_a_route_may_name_a_model_that_only_a_pattern_knows() -> None:
