@@ -115,7 +115,7 @@ class _Wrong(ValueError):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, which could stand for endless data, and without a key that stands twice."""
+    """YAML without aliases, which could stand for endless data, and whose keys are texts that stand once."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -127,7 +127,14 @@ class _Loader(yaml.SafeLoader):
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise _Wrong(f"line {node.start_mark.line + 1} has the key {twice!r} twice; keep one.")
-        return super().construct_mapping(node, deep)
+        found = super().construct_mapping(node, deep)
+        for name in found:
+            if not isinstance(name, str):
+                # YAML 1.1 reads on, off, yes and no as booleans.
+                raise _Wrong(
+                    f"line {node.start_mark.line + 1} has the key {name!r}, which is no text; put it into quotes."
+                )
+        return found
 
 
 def _loaded(path: Path) -> Any:

@@ -153,22 +153,25 @@ def _check(node: nodes.Node, loops: int) -> None:
         raise TemplateError(
             f"Line {node.lineno}: it reads {node.attr!r}; names with an underscore in front are closed."
         )
-    if isinstance(node, nodes.Filter | nodes.Test):
-        for argument in (*node.args, *(keyword.value for keyword in node.kwargs)):
-            _check_argument(node, argument)
+    if isinstance(node, nodes.Filter):
+        _check_arguments(node)
     for child in node.iter_child_nodes():
         _check(child, loops)
 
 
-def _check_argument(node: nodes.Filter | nodes.Test, argument: nodes.Expr) -> None:
-    if isinstance(node, nodes.Test):
-        return
-    # An argument out of the inputs could ask for a text of any length.
-    if not isinstance(argument, nodes.Const):
-        raise TemplateError(f"Line {node.lineno}: filter {node.name} takes only constants as arguments.")
-    size = len(argument.value) if isinstance(argument.value, str) else argument.value
-    if isinstance(size, int | float) and not 0 <= size <= LARGEST_ARGUMENT:
-        raise TemplateError(f"Line {node.lineno}: an argument of filter {node.name} is beyond 0 to {LARGEST_ARGUMENT}.")
+def _check_arguments(filtered: nodes.Filter) -> None:
+    """Raise for an argument that is no small constant: one out of the inputs could ask for a text of any length."""
+    given = [*filtered.args, *(keyword.value for keyword in filtered.kwargs), filtered.dyn_args, filtered.dyn_kwargs]
+    for argument in given:
+        if argument is None:
+            continue
+        if not isinstance(argument, nodes.Const):
+            raise TemplateError(f"Line {filtered.lineno}: filter {filtered.name} takes only constants as arguments.")
+        size = len(argument.value) if isinstance(argument.value, str) else argument.value
+        if isinstance(size, int | float) and not 0 <= size <= LARGEST_ARGUMENT:
+            raise TemplateError(
+                f"Line {filtered.lineno}: an argument of filter {filtered.name} is beyond 0 to {LARGEST_ARGUMENT}."
+            )
 
 
 class _Readings:
