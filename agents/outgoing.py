@@ -61,7 +61,7 @@ class Encoder:
     def response(self, response: LlmResponse, trace: bytes, event_id: str | None = None) -> Outgoing:
         """The answer to a request; it has one id for ever unless `event_id` gives another."""
         request_id = response["request_id"]
-        event_id = event_id or str(uuid.uuid5(uuid.NAMESPACE_URL, f"{request_id}/response"))
+        event_id = event_id or response_id(request_id)
         return self._event(RESPONSES, request_id, event_id, response, response["finished_at"], trace)
 
     def answer(self, response: LlmResponse, trace: bytes, to: ReplyTo | None) -> tuple[Outgoing, ...]:
@@ -130,6 +130,11 @@ class Encoder:
     ) -> Outgoing:
         value = self._codec.encode(topic.record, event)
         return Outgoing(topic.name, key.encode(), value, headers(topic.record, event_id, self._stage, time_us, trace))
+
+
+def response_id(request_id: str) -> str:
+    """The id of the one answer to a request."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{request_id}/response"))
 
 
 def place_of(record: Record) -> str:

@@ -21,6 +21,7 @@ COMMANDS = {
     "sink": "copy requests, responses, usage and dead letters into ClickHouse",
     "report": "show spend, calls, errors, tokens and latency: in the terminal, as JSON, CSV or an HTML page",
     "query": "run SQL on ClickHouse and print the answer",
+    "explain": "tell the whole story of a request: every event, decision, call, cost and time",
     "top": "watch lanes, lag, errors and spend live in the terminal",
     "reconcile": "prove that requests, answers, ledger, usage, ClickHouse and the provider agree",
     "rebuild": "fill ClickHouse again from the topics and prove it equal row by row",

@@ -9,7 +9,7 @@ from itertools import islice
 
 from sqlalchemy import Connection, bindparam, func, select
 
-from config.models import ACCOUNTS, ADJUSTMENTS, ATTEMPTS, REQUESTS
+from config.models import ACCOUNTS, ADJUSTMENTS, ATTEMPTS, REQUESTS, WORKERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,59 @@ def balances(db: Connection) -> list[Balance]:
         Balance(account, month, *rows.get((account, month), (0, 0, 0)), *(of[account, month] for of in sums))
         for account, month in sorted({*rows, *settled, *held})
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAttempt:
+    """A provider call as the ledger keeps it: `usage` is its packed usage event, None while the call is open.
+
+    `alive` says whether the worker that began it has been heard of of late.
+    """
+
+    number: int
+    reason: str
+    candidate: int
+    owner: str
+    alive: bool
+    started_at: int
+    ended_at: int | None
+    lost: bool
+    settled: bool
+    usage: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A request as the ledger keeps it; `plan` and `answer` are packed, None where there is none."""
+
+    account: str
+    window: str
+    reserved_nano: int
+    admitted_at: int
+    done_at: int | None
+    candidate: int
+    plan: bytes | None
+    answer: bytes | None
+    attempts: tuple[KeptAttempt, ...]
+
+
+def kept(db: Connection, request_id: str, now: int) -> Kept | None:
+    """All that the ledger keeps of a request at `now` (microseconds since 1970); None where it does not know it."""
+    row = db.execute(select(REQUESTS).where(REQUESTS.c.request_id == request_id)).one_or_none()
+    if row is None:
+        return None
+    attempts = select(ATTEMPTS, WORKERS.c.alive_until).outerjoin(WORKERS, WORKERS.c.owner == ATTEMPTS.c.owner)
+    found = db.execute(attempts.where(ATTEMPTS.c.request_id == request_id).order_by(ATTEMPTS.c.number))
+    return Kept(
+        row.account, row.window, row.reserved_nano, row.admitted_at, row.done_at, row.candidate, row.plan, row.answer,
+        tuple(
+            KeptAttempt(
+                a.number, a.reason, a.candidate, a.owner, (a.alive_until or 0) > now, a.started_at, a.ended_at, a.lost,
+                a.settled, a.usage,
+            )
+            for a in found
+        ),
+    )  # fmt: skip
 
 
 _ENDED_OF = select(ATTEMPTS.c.request_id, ATTEMPTS.c.number, ATTEMPTS.c.settled, ATTEMPTS.c.cost_nano).where(
