@@ -9,22 +9,22 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from agents.cancel import Cancellation, Cancellations, Cancelled, cancelled_error
+from agents.cancel import Cancellation, Cancellations, Cancelled
 from agents.chunks import Chunks, Send
 from agents.outgoing import Clock, Encoder, decode
 from agents.providers.base import Provider
 from agents.signals import Signals
-from agents.structured import answer_text, checked, repair_request
+from agents.structured import checked
+from agents.turn import Turn, cached_answer
 from config import ledger
-from config.answers import Ended, Kept
 from config.keyring import Keyring, Picked
 from config.prices import Prices
 from config.secrets import CredentialError
 from config.settings import Key
 from config.transactions import Transactions
-from core.attempts import Begin, Expire, Finished, Lost, Moved, Wait, attempt_id
+from core.attempts import Begin, Finished, Lost, Moved, Wait, attempt_id
 from core.errors import ProviderError, error
-from core.facts import Attempt, Spent, response, usage
+from core.facts import Attempt
 from core.fallback import Again, Next, after_lost, at_candidate, next_candidate, next_move, tried_so_far
 from core.outcome import Emit, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.reply import Reply
@@ -271,105 +271,38 @@ class Complete:
     ) -> tuple[Outgoing, ...] | None:  # fmt: skip
         """Store the end of a call, and the answer if there is one; their events, or None if the ledger has moved on."""
         usages = (self._encoder.usage(fact, trace),) if fact is not None else ()
-        answers = self._answer(answer, trace, call["reply_to"]) if answer is not None else ()
+        answers: tuple[Outgoing, ...] = ()
+        cached = None
+        if answer is not None:
+            fitting, answers = self._answer(answer, trace, call["reply_to"])
+            cached = cached_answer(call, fitting, answers[0].value)
         ended = None
         if fact is not None:
             ended = ledger.EndedAttempt(fact["attempt"], pack(usages), fact["cost_nano_usd"], fact["cost_status"])
         packed = pack(answers) if answers else None
         lost = isinstance(turn.started.step, Lost)
         move_to = move.candidate if isinstance(move, Next) else None
-        cached = None
-        if answer is not None and call["cache_key"] is not None:
-            cached = _cached(call, answer, answers[0].value)
         end = ledger.End(
             call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost, move_to, cached
         )
         return (*usages, *answers) if await self._transactions.run(ledger.end, end) else None
 
-    def _answer(self, answer: LlmResponse, trace: bytes, to: ReplyTo | None) -> tuple[Outgoing, ...]:
-        """The answer as events; without its output, and failed, where the broker would refuse it."""
+    def _answer(
+        self, answer: LlmResponse, trace: bytes, to: ReplyTo | None
+    ) -> tuple[LlmResponse, tuple[Outgoing, ...]]:
+        """The answer and its events; without its output, and failed, where the broker would refuse it."""
         events, most = self._encoder.answer(answer, trace, to), self._rules.max_answer_bytes
         if len(events[0].value) <= most:
-            return events
+            return answer, events
         failure = error(
             "provider_bad_answer",
             f"The answer is {len(events[0].value):,} bytes as an event and {most:,} are allowed; lower max_output_tokens, or "
             "raise MILLSTREAM_MAX_REQUEST_BYTES and the topics' max.message.bytes.",
         )
-        return self._encoder.answer({**answer, "outcome": "failed", "output": [], "error": failure}, trace, to)
-
-
-def _cached(call: LlmCall, answer: LlmResponse, value: bytes) -> Ended:
-    """The end of a request whose answer the response cache is to keep, where it is one."""
-    request, kept = call["request"], None
-    if answer["outcome"] == "completed":
-        kept = Kept(request["request_id"], request["tenant"], value, answer["cost_nano_usd"])
-    return Ended(call["cache_key"] or b"", request["request_id"], kept, call["cache_until"] or 0)
+        answer = {**answer, "outcome": "failed", "output": [], "error": failure}
+        return answer, self._encoder.answer(answer, trace, to)
 
 
 async def _opened(picked: Picked) -> Key | None:
     """The picked key, None for the one of the settings; opened aside where a service has to be asked."""
     return await asyncio.to_thread(picked.open) if picked.remote else picked.open()
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One round with a call: what the ledger said, and the provider call made for it, or found to be cut off (no result).
-
-    `since` is the place of the candidate with which the call came to this lane; what was called before was published there.
-    `picked` is the key that the call was made with.
-    """
-
-    started: ledger.Started
-    since: int
-    attempt: Attempt | None
-    result: Reply | ProviderError | None
-    cancelled: bool = False
-    picked: Picked | None = None
-
-    @property
-    def earlier(self) -> tuple[Outgoing, ...]:
-        """The usage events of the calls that this lane made before."""
-        ended = (each for each in self.started.ended if each.candidate >= self.since)
-        return tuple(event for each in ended for event in unpack(each.usage))
-
-    def usage(self, call: LlmCall, at: int, prices: Prices) -> LlmUsage | None:
-        """The accounting fact of this round's provider call, if there was one."""
-        if self.attempt is None:
-            return None
-        price = prices.on(call["provider"], call["model"], self.attempt.started_at // DAY_US)
-        fact = usage(call, self.attempt, self.result, at, price)
-        if self.picked is None:
-            return fact
-        return {**fact, "credential_id": self.picked.credential_id, "credential_owner": self.picked.owner}
-
-    def repair_of(self, call: LlmCall) -> LlmCall | None:
-        """The call that asks to mend an answer which did not follow its schema, where the call says that this shall be tried."""
-        failed = self.result
-        if not call["repair"] or not isinstance(failed, ProviderError) or failed.reply is None:
-            return None
-        if failed.error["code"] != "provider_schema_mismatch":
-            return None
-        return repair_request(call, answer_text(failed.reply), failed.error["message"])
-
-    def answer(self, call: LlmCall, fact: LlmUsage | None, at: int) -> LlmResponse:
-        """The answer to the request when no further call is made."""
-        spent = [Spent(ended.cost_nano, ended.cost_status) for ended in self.started.ended]
-        if fact is not None:
-            spent.append(Spent(fact["cost_nano_usd"], fact["cost_status"]))
-        if isinstance(self.result, Reply):
-            return response(call, "completed", at, attempt=self.attempt, reply=self.result, spent=spent)
-        if isinstance(self.result, ProviderError):
-            failed, reply = self.result.error, self.result.reply
-            return response(call, "failed", at, attempt=self.attempt, reply=reply, failure=failed, spent=spent)
-        if isinstance(self.started.step, Expire) and self.cancelled:
-            return response(call, "failed", at, failure=cancelled_error(), spent=spent)
-        if isinstance(self.started.step, Expire):
-            late = error("pipeline_deadline_exceeded", "The deadline passed before a provider call could be made.")
-            return response(call, "expired", at, failure=late, spent=spent)
-        unknown = error(
-            "provider_outcome_unknown",
-            f"A crash cut off the call to {call['provider']} and no further call may be made; "
-            "the provider may have charged for it.",
-        )
-        return response(call, "failed", at, failure=unknown, spent=spent)
