@@ -5,6 +5,7 @@ Pinned to Faust 0.15.3: `tests/unit/test_faust_pin.py` fails when the methods th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
 
 from streams.tracker import OffsetTracker
+
+#: Of the time that Faust gives to going back to the committed offsets (`broker_request_timeout`), what is used.
+SEEK_SHARE = 0.9
 
 
 class Consumer(driver.Consumer):
@@ -62,10 +66,14 @@ class Consumer(driver.Consumer):
 
         aiokafka's `seek_to_committed` leaves a partition of which nothing is committed where it is, which is behind the records
         that were dropped. They would be lost as soon as a later one is committed.
+
+        TimeoutError when the broker does not answer in time, before Faust's own limit: Faust takes its limit for a stop of its
+        recovery, ends that, and never reads again, although the worker goes on.
         """
-        await super().perform_seek()
-        if uncommitted := {tp for tp in self.assignment() if not self._committed_offset[tp]}:
-            await self.seek_wait(await self.earliest_offsets(*uncommitted))
+        async with asyncio.timeout(self.app.conf.broker_request_timeout * SEEK_SHARE):
+            await super().perform_seek()
+            if uncommitted := {tp for tp in self.assignment() if not self._committed_offset[tp]}:
+                await self.seek_wait(await self.earliest_offsets(*uncommitted))
 
     def _new_offset(self, tp: TP) -> int | None:
         return self.tracker.committable(tp)

@@ -7,6 +7,7 @@ import inspect
 from importlib.metadata import version
 
 import pytest
+from faust.tables.recovery import Recovery
 from faust.transport import consumer
 from faust.transport.drivers import aiokafka as driver
 
@@ -18,6 +19,8 @@ REPLACED = {
     consumer.Consumer.on_partitions_revoked: "d04b7ae72c6fc206",
     consumer.Consumer.on_partitions_assigned: "29ce96596f05a18c",
     consumer.Consumer.perform_seek: "0e8c130ff4b0afd8",
+    Recovery._resume_streams: "d986a6710c1aca98",
+    Recovery._wait: "ec7429b70176f8c6",
     consumer.Consumer.getmany: "4b168d84882a70d6",
     consumer.Consumer._drain_messages: "44a2500309e83c63",
     consumer.Consumer._commit_tps: "a20e230b05ae8b15",
