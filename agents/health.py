@@ -78,7 +78,7 @@ class Checker:
             if provider.enabled and due(known.get(provider.name, NOT_CHECKED), self._rule, self._clock())
         ]
         found = {
-            name: with_calls(check, calls_of(name, signals), self._rule)
+            name: with_calls(known.get(name, NOT_CHECKED), check, calls_of(name, signals), self._rule)
             for name, check in filter(None, await asyncio.gather(*waiting))
         }
         now = {name: after(known.get(name, NOT_CHECKED), check, self._rule) for name, check in found.items()}

@@ -108,13 +108,13 @@ class Signals:
         ]
 
     def _signal(self, key: tuple[str, str, str], found: _Deployment, now: int) -> Signal:
-        fresh = [(good, took) for at, good, took in found.latest if at > now - FRESH_US]
-        good = sum(one for one, _ in fresh)
-        times = [took for _, took in fresh if took is not None]
+        fresh = [call for call in found.latest if call[0] > now - FRESH_US]
+        good = sum(well for _, well, _ in fresh)
+        times = [took for _, _, took in fresh if took is not None]
         until = open_until(found.breaker, self._rule)
         return Signal(
             *key, self._owner, good, len(fresh) - good, int(median(times)) if times else None, until,
-            found.resting_until or None, now,
+            found.resting_until or None, now, max((at for at, well, _ in fresh if not well), default=None),
         )  # fmt: skip
 
     def _deployment(self, fact: LlmUsage) -> _Deployment:

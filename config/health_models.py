@@ -29,4 +29,5 @@ SIGNALS = Table(
     Column("open_until", BigInteger),
     Column("resting_until", BigInteger),
     Column("at", BigInteger, nullable=False),
+    Column("bad_at", BigInteger),
 )

@@ -17,7 +17,8 @@ from core.standing import Health
 class HealthRule:
     """How many checks in a row make a provider unhealthy and healthy again; times in microseconds.
 
-    Calls count as a failed check where at least `least_calls` ended since the last check and this share of them or more was bad.
+    Calls count as a failed check where at least `least_calls` ended in the last minutes, this share of them or more was bad, and
+    one was since the last check.
     A provider is checked every `every_us`, one that is suspect or unhealthy five times as often.
     """
 
@@ -44,10 +45,11 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Calls:
-    """How the calls to a provider ended since its last check."""
+    """How the calls to a provider ended in the last minutes, and when the latest bad one did (0 for none)."""
 
     good: int = 0
     bad: int = 0
+    bad_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,14 @@ def due(health: ProviderHealth, rule: HealthRule, now: int) -> bool:
     return now >= health.checked_at + (rule.every_us if calm else rule.again_us)
 
 
-def with_calls(check: Check, calls: Calls, rule: HealthRule) -> Check:
-    """The check with the calls counted in: a provider whose list of models answers and whose calls fail is not well."""
+def with_calls(health: ProviderHealth, check: Check, calls: Calls, rule: HealthRule) -> Check:
+    """The check with the calls counted in: a provider whose list of models answers and whose calls fail is not well.
+
+    Bad calls that ended before the last check do not count again, so a provider that gets no calls is judged by its checks alone.
+    """
     ended = calls.good + calls.bad
-    if check.result != "good" or ended < rule.least_calls or calls.bad < ended * rule.bad_ratio:
+    few = ended < rule.least_calls or calls.bad < ended * rule.bad_ratio
+    if check.result != "good" or few or calls.bad_at <= health.checked_at:
         return check
     return Check(check.at, "calls", f"Of the last {ended:,} calls {calls.bad:,} failed.")
 

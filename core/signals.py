@@ -32,12 +32,15 @@ class Signal:
     open_until: int | None
     resting_until: int | None
     at: int
+    #: When the latest bad call ended, None where there was none.
+    bad_at: int | None = None
 
 
 def calls_of(provider: str, signals: Iterable[Signal]) -> Calls:
     """How the latest calls to a provider ended, by what all workers say."""
     own = [signal for signal in signals if signal.provider == provider]
-    return Calls(sum(signal.good for signal in own), sum(signal.bad for signal in own))
+    latest = max((signal.bad_at or 0 for signal in own), default=0)
+    return Calls(sum(signal.good for signal in own), sum(signal.bad for signal in own), latest)
 
 
 def standings(

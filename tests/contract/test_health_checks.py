@@ -229,11 +229,14 @@ def test_a_provider_whose_calls_fail_is_not_well_although_its_list_answers(
     """What all workers saw of their calls counts as a failed check."""
 
     async def use(worker: Worker) -> None:
-        told = Signal("openai", "gpt-5", "", "elsewhere", 2, 9, None, None, None, NOW)
+        told = Signal("openai", "gpt-5", "", "elsewhere", 2, 9, None, None, None, NOW, NOW)
         await worker.transactions.call(health.tell, [told])
         await worker.look()
         assert sorted(worker.counted) == [("google", "good"), ("openai", "calls")]
         assert await worker.state("openai") == "suspect"
+        # Nothing was called since, so the next check stands.
+        await worker.look(after=60)
+        assert await worker.state("openai") == "healthy"
 
     with_workers(engine, simulator, use)
 

@@ -66,11 +66,19 @@ def test_it_changes_only_after_enough_checks_in_a_row(marks: str) -> None:
 def test_calls_that_fail_make_a_good_check_a_failed_one() -> None:
     """Half of at least ten calls; fewer calls, or fewer failures, or a failed check, leave the check as it is."""
     good = Check(NOW)
-    assert with_calls(good, Calls(5, 5), RULE) == Check(NOW, "calls", "Of the last 10 calls 5 failed.")
-    for calls in (Calls(4, 5), Calls(6, 5), Calls(), Calls(100, 0)):
-        assert with_calls(good, calls, RULE) == good
+    found = with_calls(NOT_CHECKED, good, Calls(5, 5, NOW - 1), RULE)
+    assert found == Check(NOW, "calls", "Of the last 10 calls 5 failed.")
+    for calls in (Calls(4, 5, NOW - 1), Calls(6, 5, NOW - 1), Calls(), Calls(100, 0)):
+        assert with_calls(NOT_CHECKED, good, calls, RULE) == good
     failed = Check(NOW, "status", "It answered 500.")
-    assert with_calls(failed, Calls(100, 0), RULE) == failed
+    assert with_calls(NOT_CHECKED, failed, Calls(100, 0), RULE) == failed
+
+
+def test_calls_from_before_the_last_check_do_not_keep_a_provider_out() -> None:
+    """A provider that gets no calls is judged by its checks, however badly the last ones ended."""
+    health = followed("---")[-1]
+    for bad_at, result in ((health.checked_at, "good"), (health.checked_at + 1, "calls")):
+        assert with_calls(health, Check(NOW + 10), Calls(0, 50, bad_at), RULE).result == result
 
 
 def test_what_is_not_well_is_looked_at_more_often() -> None:

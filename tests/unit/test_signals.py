@@ -111,7 +111,7 @@ def test_what_is_told_is_about_the_last_minutes() -> None:
         world.call(provider_us=seconds * SECOND)
     world.call("provider_connection", provider_us=30 * SECOND)
     (told,) = world.signals.told()
-    assert (told.good, told.bad, told.p50_us, told.at) == (3, 1, 2 * SECOND, NOW)
+    assert (told.good, told.bad, told.p50_us, told.at, told.bad_at) == (3, 1, 2 * SECOND, NOW, NOW)
     world.now += FRESH_US
     assert world.signals.told() == []
     world.call("provider_rate_limited", retry_after_ms=2_000 * FRESH_US // SECOND)
@@ -165,7 +165,12 @@ def test_figures_are_those_of_all_calls() -> None:
     """Success is a share of all workers' calls; the median leans to the worker with more of them."""
     found = standings({}, [signal(good=30, bad=10, p50_us=100_000), signal(owner="w2", good=10, bad=0, p50_us=900_000)])
     assert found["p/m"] == Standing(p50_ms=100, success_rate=0.8)
-    assert calls_of("p", [signal(good=1, bad=2), signal(model="n", bad=5), signal(provider="q")]) == Calls(11, 7)
+    several = [
+        signal(good=1, bad=2, bad_at=NOW),
+        signal(model="n", bad=5, bad_at=NOW - 1),
+        signal(provider="q", bad_at=NOW + 1),
+    ]
+    assert calls_of("p", several) == Calls(11, 7, NOW)
 
 
 @given(st.lists(st.builds(signal, owner=st.text("ab", max_size=2), credential_id=st.sampled_from(["", "k"]),

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("open_until", sa.BigInteger),
         sa.Column("resting_until", sa.BigInteger),
         sa.Column("at", sa.BigInteger, nullable=False),
+        sa.Column("bad_at", sa.BigInteger),
     )
 
 
