@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import zlib
 
-from cli.chaos.world import World
 from cli.reconcile.watermark import Log
+from config.settings import Settings
 from core.reconcile import Book, Line, compare
 from core.topics import CHUNKS, RESPONSES
 from schemas.codec import Codec
@@ -13,9 +13,9 @@ from schemas.codec import Codec
 FIGURES = ("characters",)
 
 
-def streamed_line(world: World) -> Line:
+def streamed_line(settings: Settings) -> Line:
     """Each completed answer that was streamed, beside the chunks of the call that made it."""
-    codec, log = Codec(), Log(world.run.settings)
+    codec, log = Codec(), Log(settings)
     pieces: dict[str, dict[int, str]] = {}
     texts: dict[str, str] = {}
     try:

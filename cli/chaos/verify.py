@@ -49,7 +49,7 @@ def verify(world: World, traffic: Traffic, progress: Callable[[str], None]) -> l
         _answered(traffic, answers, letters),
         _same_bytes(answers),
         _called_once(calls),
-        streamed_line(world),
+        streamed_line(settings),
         _nothing_open(world),
     ]
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cli.cancel import tell
+from cli.chaos.streams import streamed_line
 from cli.exchange import Exchange
 from cli.reconcile.gather import reconcile
 from cli.running import Running, running
@@ -260,3 +261,6 @@ def test_after_all_of_this_the_accounts_agree_and_the_workers_live(run: Running)
         return [f"{line.name}: {line.differences}" for line in proof.lines if line.status == "BROKEN"]
 
     assert eventually(lambda: not broken(), 60), broken()
+    joined = streamed_line(run.settings)
+    assert joined.status == "holds", joined.differences
+    assert joined.left.figures["characters"] > len(SIXTY) * 15
