@@ -19,7 +19,9 @@ def held_of(kept: Kept, codec: Codec) -> Held:
     """The ledger's word on a request; raises `schemas.codec.Undecodable` or OSError where its events cannot be read."""
     plan = Plan.unpacked(kept.plan) if kept.plan is not None else None
     published = unpack(kept.answer) if kept.answer is not None else ()
-    usages = [event for one in kept.attempts if one.usage is not None for event in unpack(one.usage)]
+    ended = (event for one in kept.attempts if one.usage is not None for event in unpack(one.usage))
+    # Beside an answer of the response cache stands the usage event that says so.
+    usages = (*published, *ended)
     made = None
     if plan is not None and plan.made is not None:
         made = row_of("LlmRequest", codec.decode_blocking("LlmRequest", plan.made))

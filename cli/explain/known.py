@@ -94,14 +94,24 @@ class Known:
 
     @property
     def calls(self) -> tuple[Row, ...]:
-        """The usage events of its calls, stored or only in the ledger, in the order of their numbers."""
-        rows = _together("attempt_id", self.facts.usages, self.held.usages if self.held else ())
-        return tuple(sorted((row for row in rows if not row["adjusts"]), key=lambda row: row["attempt"]))
+        """The usage events of its calls in the order of their numbers."""
+        rows = (row for row in self._usages if not row["adjusts"])
+        return tuple(sorted(rows, key=lambda row: row["attempt"]))
 
     @property
     def adjustments(self) -> tuple[Row, ...]:
         """The price adjustments of its calls."""
-        return tuple(row for row in self.facts.usages if row["adjusts"])
+        return tuple(row for row in self._usages if row["adjusts"] not in ("", row["attempt_id"]))
+
+    @property
+    def cached(self) -> Row | None:
+        """The usage event that stands for no call since the response cache had the answer; it adjusts itself."""
+        return next((row for row in self._usages if row["adjusts"] == row["attempt_id"]), None)
+
+    @property
+    def _usages(self) -> tuple[Row, ...]:
+        """Every usage event, stored or only in the ledger."""
+        return _together("attempt_id", self.facts.usages, self.held.usages if self.held else ())
 
     @property
     def decisions(self) -> Iterator[tuple[str, bool, str]]:

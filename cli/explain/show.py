@@ -102,6 +102,7 @@ def as_json(known: Known, story: Story) -> str:
         "decisions": [{"model": model, "kept": kept, "reason": why} for model, kept, why in known.decisions],
         "calls": known.calls,
         "adjustments": known.adjustments,
+        "cached": known.cached,
         "answer": answer,
         "other_answers": [row for row in known.answers if row is not answer],
         "dead_letters": known.facts.dead_letters,

@@ -98,10 +98,6 @@ def _calls(known: Known) -> Iterator[Moment]:
     before: Row | None = None
     for row in known.calls:
         number, model = row["attempt"], _model(row)
-        if row["reason"] == "cached":
-            saved = f"; it saved {usd(row['saved_nano_usd'])}" if row["saved_nano_usd"] is not None else ""
-            yield Moment(row["finished_at"], "cached", f"the response cache had the answer of {model}{saved}")
-            continue
         if row["reason"] == "fallback":
             at = before["finished_at"] if before is not None else row["started_at"]
             yield Moment(at, "fallback", _fallback(known, before, row))
@@ -111,6 +107,9 @@ def _calls(known: Known) -> Iterator[Moment]:
             yield Moment(row["first_token_at"], "first token", f"call {number} after {after} ms")
         yield Moment(row["finished_at"], row["status"].replace("outcome_", ""), _ended(row))
         before = row
+    if (hit := known.cached) is not None:
+        saved = f" and saved {usd(hit['saved_nano_usd'])}" if hit["saved_nano_usd"] is not None else ""
+        yield Moment(hit["finished_at"], "cached", f"an earlier answer of {_model(hit)} serves again{saved}")
     for one in known.held.open_calls if known.held else ():
         yield Moment(one.started_at, "call", f"{one.number} to {one.model}, {one.reason}; it has not ended")
 
@@ -146,7 +145,8 @@ def _answered(known: Known) -> Iterator[Moment]:
             served = f" as {row['response_model']}" if row["response_model"] else ""
             said = f"{row['finish_reason']}, {counted(row['output_chars'], 'character')} by {_model(row)}{served}"
             if row["cached_from"]:
-                said += f", as answered to {row['cached_from']}"
+                own = row["cached_from"] != "shared"
+                said += f", as answered to {row['cached_from'] if own else 'a request of another tenant'}"
         else:
             status = f" (HTTP {row['error_provider_status']})" if row["error_provider_status"] is not None else ""
             said = f"{row['error_code']}{status}: {row['error_message']}"

@@ -47,6 +47,7 @@ def routed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             task: Route(task, tuple(map(Target, models)), task=task)
             for task, models in (("two", MODELS), ("slow", SLOW))
         }
+        routes["two"] = replace(routes["two"], cache_seconds=600)
         with engine.begin() as db:
             apply(db, lambda now: replace(now, routes=routes), run.settings, "test", 1)
         engine.dispose()
@@ -98,7 +99,7 @@ def fallen_back(routed: Running) -> Any:
     """The answer to a request whose first model failed twice."""
     simulator(routed, "faults", {"provider": "google", "status": 503}, "POST")
     try:
-        return ask_one(routed, told(model=None, task="two", user="ana", plan="pro", reply_topic=REPLIES.name))
+        return ask_one(routed, told("Fall.", model=None, task="two", user="ana", plan="pro", reply_topic=REPLIES.name))
     finally:
         simulator(routed, "faults", method="DELETE")
 
@@ -127,6 +128,17 @@ def test_the_ledger_alone_tells_the_same(routed: Running, empty: Settings, falle
     assert list(alone.moments) == [m for m in story.moments if m.kind not in ("stored", "alert", "created")]
     assert (known.cost, alone.costs) == (fallen_back["cost_nano_usd"], story.costs)
     assert any("answer yet" in note for note in alone.notes) and any("call 1, 2, 3 yet" in note for note in alone.notes)
+
+
+def test_an_answer_of_the_response_cache_is_told(routed: Running, empty: Settings, fallen_back: Any) -> None:
+    """An equal request is told as one without a call, by ClickHouse and by the ledger alone."""
+    answer = ask_one(routed, told("Fall.", model=None, task="two", user="bo"))
+    known, story = stored(routed, answer)
+    assert kinds(story) == ["created", "admitted", "kept", "kept", "cached", "completed"]
+    assert (known.cost, known.calls, answer["cached_from"]) == (0, (), fallen_back["request_id"])
+    assert [moment for moment in story.moments if moment.kind not in ("created", "stored")] == list(
+        explained(empty, answer["request_id"])[1].moments
+    )
 
 
 def test_what_is_printed_is_for_people_and_for_machines(routed: Running, fallen_back: Any) -> None:

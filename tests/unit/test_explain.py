@@ -22,6 +22,7 @@ from config import ledger
 from config.database import create_tables, open_database
 from config.settings import settings_in
 from core.attempts import attempt_id
+from core.caching import hit
 from core.errors import ProviderError, error
 from core.facts import Attempt, Spent, refusal, response, usage
 from core.outcome import pack
@@ -30,7 +31,7 @@ from core.reply import NO_TOKENS, Reply, text_part
 from schemas.cloudevents import trace_of
 from schemas.codec import Codec
 from schemas.events import LlmCall, ReplyTo
-from tests.examples import NOON, call
+from tests.examples import NOON, call, request
 
 MODELS = ("google/gemini-2.5-flash", "openai/gpt-5-nano", "openai/gpt-5-mini", "anthropic/claude-haiku-4-5")
 PRICE = Price(
@@ -173,6 +174,19 @@ def test_an_id_that_was_used_again_keeps_its_own_story() -> None:
     story = story_of(known)
     assert story.state == "completed"
     assert {"sent again", "refused", "completed"} <= {moment.kind for moment in story.moments}
+
+
+def test_an_answer_of_the_response_cache_is_no_call() -> None:
+    """The story says whose answer served again and what that saved, and counts neither a call nor a cost."""
+    one, _, kept = events()
+    served = {**planned(), "request": request()}
+    found = hit(served, kept, 12_500, NOON + 5_000)  # type: ignore[arg-type]
+    known = known_of(served, [found.usage], found.answer)  # type: ignore[arg-type]
+    story = story_of(known)
+    texts = {moment.kind: moment.text for moment in story.moments}
+    assert texts["cached"] == f"an earlier answer of {MODELS[2]} serves again and saved 0.0000125 USD"
+    assert texts["completed"].endswith(f", as answered to {one['request']['request_id']}")
+    assert (known.cost, known.calls, known.adjustments, "call" in texts) == (0, (), (), False)
 
 
 def test_a_machine_gets_all_of_it() -> None:
