@@ -78,9 +78,15 @@ def lanes(settings: Settings) -> tuple[str, ...]:
 
 
 def provider_settings(provider: Provider, settings: Settings) -> ProviderSettings:
-    """How to reach a provider of the registry; the key of the environment is that of its kind."""
+    """How to reach a provider of the registry.
+
+    The environment's key serves the provider that has the name of its kind; no other address is sent it.
+    """
     own = settings.provider(provider.kind)
-    return replace(own, name=provider.name, kind=provider.kind, base_url=provider.base_url)
+    reached = replace(own, name=provider.name, kind=provider.kind, base_url=provider.base_url)
+    if provider.name == provider.kind:
+        return reached
+    return replace(reached, api_key=None, key_setting=f"`millstream keys add --provider {provider.name}`")
 
 
 def apply(db: Connection, edit: Callable[[Contents], Contents], settings: Settings, by: str, now: int) -> Changed:

@@ -51,6 +51,8 @@ class Control:
     async def _follow(self, consumer: AIOKafkaConsumer) -> None:
         for partition, end in (await consumer.end_offsets(consumer.assignment())).items():
             consumer.seek(partition, self._next.setdefault(partition, end))
+        # What was said before the first end was known is not read.
+        await self._refresh()
         async for record in consumer:
             self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
             await self._take(record.value)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import time
 import uuid
@@ -40,6 +41,7 @@ from streams.reply_topics import ReplyTopics
 LOG = logging.getLogger("millstream.worker")
 WATCH_SECONDS = 10.0
 PURGE_SECONDS = 3_600.0
+STOP_SECONDS = 15.0
 
 
 def now_us() -> int:
@@ -181,7 +183,8 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
     cancelled = sum(await asyncio.gather(*(r.lane.drain(settings.drain_seconds) for r in running)))
     if cancelled:
         LOG.warning("%d records were not finished within %g s; they will be delivered again.", cancelled, settings.drain_seconds)  # fmt: skip
-    await asyncio.gather(*(r.app.stop() for r in running), return_exceptions=True)
+    stopping = asyncio.gather(*(r.app.stop() for r in running), return_exceptions=True)
+    _, hung = await asyncio.wait([stopping], timeout=STOP_SECONDS)
     for task in watch:
         task.cancel()
     await asyncio.gather(*watch, return_exceptions=True)
@@ -189,6 +192,11 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
         async with asyncio.timeout(2.0):
             await transactions.call(ledger.leave, tools.owner)
             await tools.at_exit.aclose()
+    if hung:
+        # What is left of it may join its groups again when Kafka is back, and take partitions that it never reads.
+        LOG.error("The Kafka clients did not stop within %g s; the process ends without them.", STOP_SECONDS)
+        logging.shutdown()
+        os._exit(1)
     await transactions.close()
     return 1 if failures else 0
 
