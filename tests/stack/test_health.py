@@ -23,9 +23,9 @@ ROUTE = Route("report", (Target(FIRST), Target(SECOND)), task="report")
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A pipeline that checks its providers every few seconds, with a route of two of them."""
+    """A pipeline that checks its providers often, but not within the few seconds of calls that a breaker needs; two are on a route."""
     settings = {
-        "MILLSTREAM_HEALTH_CHECK_SECONDS": "2", "MILLSTREAM_BACKOFF_BASE_SECONDS": "0.01", "MILLSTREAM_MAX_ATTEMPTS": "2",
+        "MILLSTREAM_HEALTH_CHECK_SECONDS": "20", "MILLSTREAM_BACKOFF_BASE_SECONDS": "0.01", "MILLSTREAM_MAX_ATTEMPTS": "2",
         "MILLSTREAM_REGISTRY_REFRESH_SECONDS": "0.5",
     }  # fmt: skip
     with running(tmp_path_factory.mktemp("health"), environment=settings) as run:
@@ -57,10 +57,14 @@ def alerts(run: Running) -> list[tuple[str, str]]:
 def test_calls_that_fail_open_a_breaker_and_the_model_is_passed_over_until_it_answers(pipeline: Running) -> None:
     """After five failures requests go past the model, who asks for it by name still gets a call, and later it answers again."""
     assert eventually(lambda: report(pipeline)["provider"] == "google")
-    # A fault of this model's calls alone: the provider's list of models goes on answering.
-    broken = told("Fail.", model=None, task="report", sim={"status": 503, "key": "broken"})
-    for _ in range(5):
-        ask_one(pipeline, replace_id(broken))
+    simulator(pipeline, "faults", {"provider": "google", "status": 503}, "POST")
+    try:
+        answers = [report(pipeline) for _ in range(5)]
+    finally:
+        simulator(pipeline, "faults", method="DELETE")
+    assert {answer["provider"] for answer in answers} == {"openai"}
+    # Twice two calls and one, then none.
+    assert [answer["attempts"] for answer in answers] == [3, 3, 2, 1, 1]
     assert eventually(lambda: ("breaker_open", FIRST) in alerts(pipeline))
     assert eventually(lambda: "circuit breaker is open" in reasons(report(pipeline)).get(FIRST, ""))
     passed = report(pipeline)
@@ -70,11 +74,6 @@ def test_calls_that_fail_open_a_breaker_and_the_model_is_passed_over_until_it_an
     assert reasons(named)[FIRST].startswith("last resort: ")
     assert eventually(lambda: report(pipeline)["provider"] == "google", 60)
     assert alerts(pipeline).count(("breaker_open", FIRST)) == 1
-
-
-def replace_id(request: Any) -> Any:
-    """The same request under an id of its own."""
-    return {**request, "request_id": told()["request_id"]}
 
 
 def test_a_provider_whose_checks_fail_is_left_out_until_three_are_good(pipeline: Running) -> None:
