@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import uuid
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -12,15 +11,9 @@ from cli.exchange import Exchange
 from cli.running import Running
 from core.topics import DEAD_LETTERS, REQUESTS
 from schemas.codec import Event
+from tests.media import FILES
 from tests.stack.asking import all_usages, eventually, log, simulator, told
 from tests.stack.poison import CODEC, POISON
-
-#: A hundredth of a second of silence.
-WAV = (
-    b"RIFF"
-    + struct.pack("<I4s4sIHHIIHH4sI", 196, b"WAVE", b"fmt ", 16, 1, 1, 8_000, 16_000, 2, 16, b"data", 160)
-    + bytes(160)
-)
 
 PART = told()["messages"][0]["content"][0]
 
@@ -49,12 +42,29 @@ REFUSED: dict[str, tuple[dict[str, Any], str, list[str]]] = {
     "no model": ({"model": None}, "policy_no_route", ["names no model", "no route"]),
     "image within": (said(type="image", text=None, url="http://10.0.0.1/x.png"), "caller_invalid_request", ["10.0.0.1"]),
     "no audio there": (
-        {**said(type="audio", text=None, media_type="audio/wav", data=WAV), "model": "anthropic/claude-haiku-4-5"},
+        {**said(type="audio", text=None, media_type="audio/wav", data=FILES["audio/wav"]), "model": "anthropic/claude-haiku-4-5"},
         "caller_unsupported_feature", ["audio", "anthropic"],
     ),
     "unknown task": ({"task": "juggle", "input": "{}"}, "caller_invalid_request", ["juggle"]),
     "no inputs": ({"task": "summarise", "input": "{}"}, "caller_invalid_request", ["text"]),
     "no such reply topic": ({"reply_topic": "nowhere"}, "caller_invalid_request", ["nowhere", "MILLSTREAM_REPLY_TOPICS"]),
+    "image of another type": (
+        said(type="image", text=None, media_type="image/png", data=FILES["image/jpeg"]),
+        "caller_invalid_request", ["data", "image/jpeg", "image/png"],
+    ),
+    "image too large": (
+        said(type="image", text=None, media_type="image/png", data=FILES["image/png"] + bytes(210_000)),
+        "caller_invalid_request", ["bytes", "200000"],
+    ),
+    "audio by URL": (
+        {**said(type="audio", text=None, url="https://example.org/x.wav"), "model": "openai/gpt-audio"},
+        "caller_unsupported_feature", ["audio by URL", "openai"],
+    ),
+    "result without a call": (
+        said("tool", type="tool_result", tool_call_id="c9"), "caller_invalid_request", ["tool_call_id", "'c9'"],
+    ),
+    "no schema": (set_to(response_format='{"type":"thing"}'), "caller_invalid_request", ["response_format", "'thing'"]),
+    "schema elsewhere": (set_to(response_format='{"$ref":"http://10.0.0.1/s"}'), "caller_invalid_request", ["nothing is fetched"]),
 }  # fmt: skip
 
 #: How the simulator behaves, the code of the answer (or how it begins), and the calls that are made.
