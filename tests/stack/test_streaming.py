@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cli import kafka
 from cli.cancel import tell
 from cli.chaos.streams import streamed_line
 from cli.exchange import Exchange
@@ -156,6 +157,22 @@ def test_a_request_without_a_stream_has_no_chunks(run: Running) -> None:
     assert (chunks_of(run, request), answer["first_token_at"]) == ([], None)
 
 
+def endless() -> dict[str, Any]:
+    """An answer of 300 tokens that takes two minutes."""
+    return {"text": " ".join([SIXTY] * 5), "usage": {"input": 10, "output": 300}, "stream": {"pace_ms": 400}}
+
+
+def first_chunk(run: Running, request: LlmRequest) -> Callable[[], bool]:
+    """Whether a piece of the request's answer has come since this was called."""
+    reader = kafka.reader(run.settings, CHUNKS, from_beginning=False)
+
+    def come() -> bool:
+        message = reader.poll(0.5)
+        return message is not None and message.key() == request["request_id"].encode()
+
+    return come
+
+
 def cancelled(run: Running, request: LlmRequest, under_way: Any) -> Event:
     """The answer to a request that is cancelled once `under_way` holds."""
     exchange = Exchange(run.settings)
@@ -179,18 +196,18 @@ def called(run: Running, request: LlmRequest) -> bool:
 @every_model
 def test_cancel_stops_a_stream_and_what_it_used_is_accounted(run: Running, model: str) -> None:
     """The right tenant's word ends the call at the provider; another's does not; the answer and the usage event say so."""
-    request = sixty(model, {"pace_ms": 400})
-    answer = cancelled(run, request, lambda: chunks_of(run, request))
+    request = told("Endless.", model, endless(), stream=True)
+    answer = cancelled(run, request, first_chunk(run, request))
     assert (answer["outcome"], answer["error"]["code"], answer["attempts"]) == ("failed", "caller_cancelled", 1)
     assert not answer["error"]["retryable"]
     [usage] = usages_of(run, answer)
     assert (usage["status"], usage["error_code"]) == ("failed", "caller_cancelled")
     assert (usage["cost_nano_usd"], usage["cost_status"]) == (None, "unknown")
     call = seen(run, usage)
-    assert (call["outcome"], 0 < call["tokens"]["output_text"] < 60) == ("cut_off", True)
+    assert (call["outcome"], 0 < call["tokens"]["output_text"] < 300) == ("cut_off", True)
     told_of = {"openai": (None, False), "anthropic": (10, False), "google": (10, True)}[model.split("/")[0]]
     assert (usage["tokens"]["input_uncached"], usage["tokens"]["output_text"] is not None) == told_of
-    assert SIXTY.startswith(texts_of(chunks_of(run, request))[1])
+    assert endless()["text"].startswith(texts_of(chunks_of(run, request))[1])
 
 
 def test_cancel_stops_a_call_without_a_stream(run: Running) -> None:
@@ -235,11 +252,11 @@ def test_send_prints_a_stream_once(run: Running) -> None:
 
 def test_cancel_is_a_command(run: Running) -> None:
     """`millstream cancel` stops a call by its request's id, and says what is wrong with one that is none."""
-    request = sixty(MODELS[0], {"pace_ms": 400})
-    exchange = Exchange(run.settings)
+    request = told("Endless.", MODELS[0], endless(), stream=True)
+    exchange, come = Exchange(run.settings), first_chunk(run, request)
     exchange.send(request)
     exchange.flush()
-    assert eventually(lambda: chunks_of(run, request))
+    assert eventually(come)
     done = millstream(run, "cancel", request["request_id"], "--tenant", "acme")
     assert (done.returncode, request["request_id"] in done.stderr) == (0, True)
     answer = exchange.answers([request["request_id"]], 20)[request["request_id"]]
