@@ -1,4 +1,4 @@
-.PHONY: demo test lint bench bench-analytics bench-peers bench-scaling soak generate dashboards lock clean
+.PHONY: demo test lint bench bench-analytics bench-peers bench-routing bench-scaling soak generate dashboards lock clean
 
 PYTHON ?= python3
 SOAK_MINUTES ?= 30
@@ -36,6 +36,9 @@ bench-peers: .venv/ready
 	@benchmarks/peers/install
 	@$(BIN)/python -m benchmarks.peers
 	@.millstream/peers/bin/python benchmarks/plots.py
+
+bench-routing: .venv/ready
+	@$(BIN)/python -m benchmarks.routing
 
 bench-scaling: .venv/ready
 	@benchmarks/peers/install

@@ -17,6 +17,7 @@ QUICK = {
     "MILLSTREAM_COMMIT_INTERVAL_SECONDS": "0.3",
     "MILLSTREAM_BACKOFF_BASE_SECONDS": "0.05",
     "MILLSTREAM_SINK_BATCH_SECONDS": "0.2",
+    "MILLSTREAM_HEALTH_CHECK_SECONDS": "5",
     "MILLSTREAM_MAX_REQUEST_BYTES": "200000",
     "MILLSTREAM_MODELS": '{"openai": ["gpt-unpriced"], "openai-compatible": ["*"], "echo": ["*"]}',
 }

@@ -15,6 +15,7 @@ from cli import kafka
 from cli.lines import request_of
 from config.schema_registry import open_codec
 from config.settings import Settings
+from core.registry import Route, Target
 from core.topics import REQUESTS
 from schemas.cloudevents import headers, trace_of
 
@@ -28,6 +29,12 @@ MODELS = (
 TENANTS = 7
 #: Shares of the records.
 REPEATED, POISONED, REFUSED, SLOW, ONCE_ONLY, DEADLINE, STREAMED = 0.04, 0.02, 0.02, 0.05, 0.1, 0.02, 0.2
+#: Requests that name a task alone: three models may answer, and for the second kind the response cache. It has so many questions.
+ROUTED, CACHED, QUESTIONS = 0.25, 0.1, 40
+ROUTES = tuple(
+    Route(task, tuple(map(Target, MODELS[:3])), task=task, order="weighted", cache_seconds=seconds)
+    for task, seconds in (("routed", None), ("cached", 60))
+)
 #: Milliseconds between two words of a stream.
 PACE_MS = 5
 QUICK_MS, SLOW_MS = (5, 150), (1_000, 5_000)
@@ -125,6 +132,12 @@ class Traffic:
             "tenant": f"tenant-{rng.randrange(TENANTS)}",
             "stream": rng.random() < STREAMED,
         }
+        draw = rng.random()
+        if draw < ROUTED:
+            line |= {"model": None, "task": "routed"}
+        elif draw < ROUTED + CACHED:
+            # Equal requests: the same prompt, whenever it is answered.
+            line |= {"model": None, "task": "cached", "prompt": f"Question {number % QUESTIONS}.", "stream": False}
         if rng.random() < REFUSED:
             line["model"] = "openai/no-such-model"
         if rng.random() < ONCE_ONLY:

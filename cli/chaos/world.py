@@ -7,16 +7,18 @@ import os
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from cli.chaos.supervise import Member, Supervisor
-from cli.chaos.traffic import Traffic
+from cli.chaos.traffic import ROUTES, Traffic
 from cli.errors import CommandError
 from cli.migrate import migrate
 from cli.running import WORKERS, Running
-from config.settings import settings_in
+from config.database import open_database
+from config.registry import apply
+from config.settings import Settings, settings_in
 from local.broker import KafkaBroker
 from local.clickhouse import ClickHouseServer
 from local.postgres import PostgresServer
@@ -118,6 +120,7 @@ def started(database: str, data: Path | None, progress: Callable[[str], None]) -
         whole = {**os.environ, **SETTINGS, **stack.environment(), "PYTHONUNBUFFERED": "1"}
         run = Running(stack, whole, settings_in(whole), {})
         migrate(run.settings)
+        _register(run.settings)
         supervisor = Supervisor(run)
         ends.callback(run.stop)
         ends.callback(supervisor.stop)
@@ -125,6 +128,14 @@ def started(database: str, data: Path | None, progress: Callable[[str], None]) -
         progress("Topics and tables are ready; starting the workers ...")
         supervisor.start([_member(world, name) for name in (*world.workers, *world.sinks)])
         yield world
+
+
+def _register(settings: Settings) -> None:
+    """Give the workers the routes that the traffic names."""
+    engine = open_database(settings.database_url)
+    with engine.begin() as db:
+        apply(db, lambda now: replace(now, routes={route.name: route for route in ROUTES}), settings, "chaos", 0)
+    engine.dispose()
 
 
 def _member(world: World, name: str) -> Member:
