@@ -235,7 +235,7 @@ class Complete:
                 asked = self._provider.call(call, attempt.attempt_id, timeout, key, chunks.listener)
                 result = checked(call, await cancellation.unless(asked))
             except CredentialError as why:
-                result = ProviderError(error("provider_auth", str(why)), "no")
+                result = ProviderError(error("pipeline_internal" if why.passing else "provider_auth", str(why)), "no")
             except Cancelled as cancelled:
                 result = cancelled.failure(chunks.used)
             except ProviderError as failed:

@@ -139,8 +139,9 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
     keyring, signals = Keyring(encryption_keys(settings.key_encryption)), Signals(owner, now_us)
 
     def read() -> Registry:
+        registry = read_registry(engine, settings)
         keyring.load(stored_credentials(engine))
-        return read_registry(engine, settings)
+        return registry
 
     running: list[_Running] = []
 
