@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agents.cancel import cancelled_error
-from agents.structured import answer_text, repair_request
+from agents.structured import answer_problem, answer_text, repair_request
 from config import ledger
 from config.answers import Ended, Kept
 from config.keyring import Picked
@@ -58,7 +58,8 @@ class Turn:
             return None
         if failed.error["code"] != "provider_schema_mismatch":
             return None
-        return repair_request(call, answer_text(failed.reply), failed.error["message"])
+        problem = answer_problem(call["request"], failed.reply) or failed.error["message"]
+        return repair_request(call, answer_text(failed.reply), problem)
 
     def answer(self, call: LlmCall, fact: LlmUsage | None, at: int) -> LlmResponse:
         """The answer to the request when no further call is made."""
