@@ -1,19 +1,22 @@
-"""A PostgreSQL server for the contracts that hold on both databases."""
+"""Databases for the contracts that hold on both: SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, text
 
+from config.database import create_tables, open_database
 from local.postgres import PostgresServer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """URL of a server of the module's own."""
+    """URL of a server that all tests share."""
     with tempfile.TemporaryDirectory() as folder:
         # PostgreSQL refuses root; the account that it runs as in its place has to reach its data.
         Path(folder).chmod(0o755)
@@ -21,3 +24,26 @@ def postgres() -> Iterator[str]:
         server.start()
         yield server.url
         server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A database of the test's own without a table."""
+    if request.param == "sqlite":
+        engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+    else:
+        name = f"test_{uuid.uuid4().hex}"
+        server = open_database(request.getfixturevalue("postgres"))
+        with server.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+            db.execute(text(f"CREATE DATABASE {name}"))
+        engine = open_database(server.url.set(database=name).render_as_string(hide_password=False))
+        server.dispose()
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def engine(empty: Engine) -> Engine:
+    """A database of the test's own with all tables."""
+    create_tables(empty)
+    return empty

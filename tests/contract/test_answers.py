@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 
 from config import answers, ledger
 from config.answers import ADMITTED_WITHIN_US, Ended, Kept, Sought, UnderWay
-from tests.contract.test_ledger import NOW, SECOND, engine, postgres  # noqa: F401
+from tests.contract.test_ledger import NOW, SECOND
 
 
 class Shelf:
@@ -39,7 +39,7 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(engine: Engine) -> Shelf:  # noqa: F811
+def shelf(engine: Engine) -> Shelf:
     return Shelf(engine)
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, delete, insert, select, update
+from sqlalchemy import Engine, insert, select, update
 
 from config.credential_models import CREDENTIALS
 from config.credentials import (
@@ -24,13 +21,12 @@ from config.credentials import (
     rotate,
     stored,
 )
-from config.database import create_tables, open_database, reading
+from config.database import reading
 from config.key_encryption import EncryptionKeys, LocalKey
 from config.keyring import Keyring
 from config.registry_models import REGISTRY_AUDIT, REGISTRY_VERSION
 from config.secrets import CredentialError
 from config.settings import SettingsError
-from local.postgres import PostgresServer
 
 NOW = 1_795_258_680_000_000
 ANA, BO = Change("ana", NOW), Change("bo", NOW + 1)
@@ -38,31 +34,6 @@ SECRET = "sk-planted-0123456789-abcd"
 OLD, NEW = LocalKey("old", bytes(range(32))), LocalKey("new", bytes(range(32, 64)))
 KEYS = EncryptionKeys((OLD,))
 BOTH = EncryptionKeys((NEW, OLD))
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """A PostgreSQL server, for all tests of the module."""
-    with tempfile.TemporaryDirectory() as folder:
-        # PostgreSQL refuses root; the account that it runs as in its place has to reach its data.
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "data")
-        server.start()
-        yield server.url
-        server.stop()
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """A database without credentials."""
-    url = f"sqlite:///{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
-    engine = open_database(url)
-    create_tables(engine)
-    with engine.begin() as db:
-        for table in (CREDENTIALS, REGISTRY_AUDIT, REGISTRY_VERSION):
-            db.execute(delete(table))
-    yield engine
-    engine.dispose()
 
 
 def added(engine: Engine, secret: str = SECRET, tenant: str | None = None, provider: str = "openai") -> Credential:

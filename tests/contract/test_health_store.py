@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import Connection, Engine, insert, inspect, text
 
 from config import health
@@ -17,33 +14,9 @@ from config.credential_models import CREDENTIALS
 from config.database import create_tables, open_database
 from core.health import ProviderHealth
 from core.signals import Signal
-from local.postgres import PostgresServer
 
 NOW = 1_795_258_680_000_000
 SECOND = 1_000_000
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        # PostgreSQL refuses root; the account that it runs as in its place has to reach its data.
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "data")
-        server.start()
-        yield server.url
-        server.stop()
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    url = f"sqlite:///{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
-    engine = open_database(url)
-    create_tables(engine)
-    with engine.begin() as db:
-        for table in ("leases", "signals", "health", "credentials"):
-            db.execute(text(f"DELETE FROM {table}"))
-    yield engine
-    engine.dispose()
 
 
 def hold(engine: Engine, owner: str, at: int, seconds: int = 30) -> bool:

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from config import audit, ledger
-from config.database import create_tables, open_database, reading
+from config.database import open_database, reading
 from config.settings import SettingsError
 from core.attempts import Begin, Expire, Finished, GiveUp, Lost, Moved, Wait
-from local.postgres import PostgresServer
 
 NOW = 1_795_258_680_000_000
 SECOND = 1_000_000
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as folder:
-        # PostgreSQL refuses root; the account that it runs as in its place has to reach its data.
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "data")
-        server.start()
-        yield server.url
-        server.stop()
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    url = f"sqlite:///{tmp_path}/ledger.db" if request.param == "sqlite" else request.getfixturevalue("postgres")
-    engine = open_database(url)
-    create_tables(engine)
-    yield engine
-    engine.dispose()
 
 
 class Book:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -19,7 +18,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, select, text, update
 
-from config.database import create_tables, open_database
+from config.database import create_tables
 from config.models import METADATA
 from config.registry import apply, lane_names
 from config.registry_entries import Contents, RegistryInvalid
@@ -33,28 +32,6 @@ from core.registry import Model, Provider, Registry, Route, Target
 NOW = 1_795_258_680_000_000
 SETTINGS = settings_in({"MILLSTREAM_CONFIG": "/nonexistent.toml"})
 CLAUDE = "anthropic/claude-sonnet-5"
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def empty(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """A database without a table."""
-    if request.param == "sqlite":
-        engine = open_database(f"sqlite:///{tmp_path}/registry.db")
-    else:
-        name = f"t{uuid.uuid4().hex}"
-        server = open_database(request.getfixturevalue("postgres"))
-        with server.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
-            db.execute(text(f"CREATE DATABASE {name}"))
-        engine = open_database(server.url.set(database=name).render_as_string(hide_password=False))
-        server.dispose()
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def engine(empty: Engine) -> Engine:
-    create_tables(empty)
-    return empty
 
 
 def alembic(engine: Engine, run: Callable[[Config], None]) -> None:
