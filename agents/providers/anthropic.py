@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import anthropic
@@ -26,10 +24,10 @@ from agents.providers.base import (
     used_only,
     with_options,
 )
-from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Answer, Api, HttpProvider
+from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Api, HttpProvider
 from agents.providers.parts import refuse_unsupported
+from agents.providers.posting import PostingSdk
 from agents.providers.schemas import described
-from agents.providers.streamed import Streamed
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
 from core.reply import NO_TOKENS, Reply, text_part
@@ -163,7 +161,7 @@ def key_header(key: str) -> dict[str, str]:
     return {"X-Api-Key": key}
 
 
-class AnthropicSdk:
+class AnthropicSdk(PostingSdk):
     """The `anthropic` SDK over aiohttp, handing bytes through."""
 
     def __init__(self, base_url: str | None) -> None:
@@ -172,22 +170,6 @@ class AnthropicSdk:
             api_key=NO_KEY, base_url=base_url, max_retries=0,
             http_client=anthropic.DefaultAioHttpClient(limits=limits),
         )  # fmt: skip
-
-    async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
-        """Post a message."""
-        response = await self._post(body, headers, timeout, stream=False)
-        return Answer(response.status_code, response.headers, response.content)
-
-    @asynccontextmanager
-    async def stream(
-        self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float
-    ) -> AsyncIterator[Streamed]:
-        """The same, read while it comes."""
-        response = await self._post(body, headers, timeout, stream=True)
-        try:
-            yield Streamed(response.status_code, response.headers, response.aiter_bytes())
-        finally:
-            await response.aclose()
 
     async def _post(
         self, body: dict[str, Any], headers: dict[str, str], timeout: float, *, stream: bool
@@ -209,10 +191,6 @@ class AnthropicSdk:
             )
         except anthropic.APIStatusError as refused:
             return refused.response
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
 
 
 def provider(settings: ProviderSettings) -> HttpProvider:

@@ -5,8 +5,7 @@ Why this API and not Responses: docs/decisions/0002-openai-chat-completions.md.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any, cast
 
 import httpx2
@@ -25,12 +24,12 @@ from agents.providers.base import (
     used_only,
     with_options,
 )
-from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Answer, Api, HttpProvider
+from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Api, HttpProvider
 from agents.providers.openai_content import messages_of, tools_of
 from agents.providers.openai_stream import STREAMING
 from agents.providers.parts import refuse_unsupported
+from agents.providers.posting import PostingSdk
 from agents.providers.schemas import strict
-from agents.providers.streamed import Streamed
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
 from core.reply import NO_TOKENS, Reply, text_part
@@ -151,7 +150,7 @@ def key_header(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-class OpenAISdk:
+class OpenAISdk(PostingSdk):
     """The `openai` SDK over aiohttp, handing bytes through; its own JSON and models cost more than the whole transport."""
 
     def __init__(self, base_url: str | None, account_key: str | None = None) -> None:
@@ -162,22 +161,6 @@ class OpenAISdk:
             http_client=openai.DefaultAioHttpClient(limits=limits),
         )  # fmt: skip
         self._account = key_header(account_key) if account_key else None
-
-    async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
-        """Post a chat completion."""
-        response = await self._post(body, headers, timeout, stream=False)
-        return Answer(response.status_code, response.headers, response.content)
-
-    @asynccontextmanager
-    async def stream(
-        self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float
-    ) -> AsyncIterator[Streamed]:
-        """The same, read while it comes."""
-        response = await self._post(body, headers, timeout, stream=True)
-        try:
-            yield Streamed(response.status_code, response.headers, response.aiter_bytes())
-        finally:
-            await response.aclose()
 
     async def _post(
         self, body: dict[str, Any], headers: dict[str, str], timeout: float, *, stream: bool
@@ -200,10 +183,6 @@ class OpenAISdk:
             )
         except openai.APIStatusError as refused:
             return refused.response
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._client.close()
 
 
 def provider(settings: ProviderSettings) -> HttpProvider:
