@@ -15,6 +15,7 @@ from cli.stackfile import stack_settings
 from config.credentials import check_keys, stored_credentials
 from config.database import open_database
 from config.key_encryption import encryption_keys
+from config.registry import lanes
 from config.registry_entries import RegistryInvalid
 from config.settings import Settings
 from config.snapshot import read_registry
@@ -42,25 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("faust", "mode", "aiokafka", "streams.transport", "httpx2", "openai", "anthropic", "google_genai"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    if unknown := set(arguments.provider or ()) - set(known := lanes(settings)):
+        raise CommandError(f"There is no provider {min(unknown)!r}; there are {', '.join(known)}.")
+    kafka.need_topics(settings, [CHUNKS, CONTROL])
     registry = _need_database(settings)
+    enabled = [name for name, provider in registry.providers.items() if provider.enabled]
     stages = {
         "admit": [pipeline.ADMIT],
         "meter": [pipeline.METER],
-        "complete": [pipeline.lane(name) for name in _lanes(arguments.provider, registry)],
+        "complete": [pipeline.lane(name) for name in arguments.provider or enabled],
     }[arguments.stage]
-    kafka.need_topics(settings, [*(stage.reads for stage in stages), CHUNKS, CONTROL])
+    kafka.need_topics(settings, [stage.reads for stage in stages])
     # A lane may hold thousands of calls, each with a connection of its own.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     status: int = uvloop.run(run_stages(stages, settings))
     return status
-
-
-def _lanes(wanted: list[str] | None, registry: Registry) -> list[str]:
-    names = [name for name, provider in registry.providers.items() if provider.enabled]
-    if unknown := set(wanted or ()) - registry.providers.keys():
-        raise CommandError(f"There is no provider {min(unknown)!r}; there are {', '.join(registry.providers)}.")
-    return wanted or names
 
 
 def _need_database(settings: Settings) -> Registry:

@@ -234,142 +234,6 @@ class LlmRequest(TypedDict):
     """
 
 
-class Candidate(TypedDict):
-    """
-    A model that may answer the request, as admit chose it.
-    """
-
-    provider: str
-    """
-    The provider whose lane would carry the call.
-    """
-    model: str
-    """
-    The model's name at the provider.
-    """
-    max_output_tokens: int
-    """
-    Most output tokens the call may ask for; the bound is priced with it.
-    """
-    reserved_nano_usd: int | None
-    """
-    Upper bound of one call's cost in nano-USD; null when the model has no known price.
-    """
-
-
-class Decision(TypedDict):
-    """
-    Why a model was or was not a candidate for a request.
-    """
-
-    model: str
-    """
-    The model, as `provider/model`.
-    """
-    kept: bool
-    """
-    Whether it became a candidate.
-    """
-    reason: str
-    """
-    Why, such as `tier balanced fits complexity 0.42` or `dropped: no image input`.
-    """
-
-
-class ReplyTo(TypedDict):
-    """
-    Where a copy of the answer goes.
-    """
-
-    topic: str
-    """
-    The reply topic.
-    """
-    partition: int | None
-    """
-    The partition to write to; null lets the key decide.
-    """
-    correlation_id: bytes | None
-    """
-    Spring Kafka's `kafka_correlationId`, handed back as it came.
-    """
-
-
-class LlmCall(TypedDict):
-    """
-    An admitted request on its way to one provider's lane (internal).
-    """
-
-    request: LlmRequest
-    """
-    The request as it was admitted.
-    """
-    provider: str
-    """
-    The provider whose lane carries the call.
-    """
-    model: str
-    """
-    The model's name at the provider.
-    """
-    max_output_tokens: int
-    """
-    Most output tokens the call may ask for; the reservation is priced with it.
-    """
-    admitted_at: int
-    """
-    When the request was admitted.
-    """
-    reserved_nano_usd: int | None
-    """
-    Upper bound of one call's cost, reserved in the ledger, in nano-USD; null when the model has no known price.
-    """
-    route: str | None
-    """
-    Name of the route that chose the candidates; null when the request named a model and no route matched.
-    """
-    candidates: list[Candidate]
-    """
-    The models that may answer, in order; the call goes to the one at `candidate`. Empty for a call made before routes existed.
-    """
-    candidate: int
-    """
-    Place of this call's model among the candidates, from 0.
-    """
-    decisions: list[Decision]
-    """
-    Every model that was considered, and why it was kept or dropped.
-    """
-    fall_back_on: list[str]
-    """
-    Error codes that move on to the next candidate beside those that always do.
-    """
-    complexity: float | None
-    """
-    Complexity score of the request, 0 to 1, where a strategy asked for it.
-    """
-    prompt_version: str | None
-    """
-    Version of the named task's prompt that made the messages.
-    """
-    repair: bool
-    """
-    Whether an answer that does not follow its schema is sent back once to be mended.
-    """
-    cache_key: bytes | None
-    """
-    Under what the answer is kept in the response cache; null when it is not.
-    """
-    cache_until: int | None
-    """
-    Until when the answer may be served from the response cache.
-    """
-    reply_to: ReplyTo | None
-    """
-    Where a copy of the answer goes, beside the response topic.
-    """
-
-
 Outcome: TypeAlias = Literal['completed', 'failed', 'refused', 'expired']
 """
 How a request ended: answered, failed at the provider or in the pipeline, refused before any call, or too late.
@@ -446,6 +310,25 @@ CostStatus: TypeAlias = Literal['priced', 'unpriced', 'not_charged', 'unknown', 
 """
 How far a cost is known: exact from tokens and price; tokens known but no price; the provider charged nothing; the call may have been charged and nobody said how much; or the answer came from the response cache and cost nothing.
 """
+
+
+class Decision(TypedDict):
+    """
+    Why a model was or was not a candidate for a request.
+    """
+
+    model: str
+    """
+    The model, as `provider/model`.
+    """
+    kept: bool
+    """
+    Whether it became a candidate.
+    """
+    reason: str
+    """
+    Why, such as `tier balanced fits complexity 0.42` or `dropped: no image input`.
+    """
 
 
 class LlmResponse(TypedDict):
@@ -576,6 +459,123 @@ class LlmResponse(TypedDict):
     cached_from: str | None
     """
     Request id whose answer the response cache served; null when a provider answered.
+    """
+
+
+class Candidate(TypedDict):
+    """
+    A model that may answer the request, as admit chose it.
+    """
+
+    provider: str
+    """
+    The provider whose lane would carry the call.
+    """
+    model: str
+    """
+    The model's name at the provider.
+    """
+    max_output_tokens: int
+    """
+    Most output tokens the call may ask for; the bound is priced with it.
+    """
+    reserved_nano_usd: int | None
+    """
+    Upper bound of one call's cost in nano-USD; null when the model has no known price.
+    """
+
+
+class ReplyTo(TypedDict):
+    """
+    Where a copy of the answer goes.
+    """
+
+    topic: str
+    """
+    The reply topic.
+    """
+    partition: int | None
+    """
+    The partition to write to; null lets the key decide.
+    """
+    correlation_id: bytes | None
+    """
+    Spring Kafka's `kafka_correlationId`, handed back as it came.
+    """
+
+
+class LlmCall(TypedDict):
+    """
+    An admitted request on its way to one provider's lane (internal).
+    """
+
+    request: LlmRequest
+    """
+    The request as it was admitted.
+    """
+    provider: str
+    """
+    The provider whose lane carries the call.
+    """
+    model: str
+    """
+    The model's name at the provider.
+    """
+    max_output_tokens: int
+    """
+    Most output tokens the call may ask for; the reservation is priced with it.
+    """
+    admitted_at: int
+    """
+    When the request was admitted.
+    """
+    reserved_nano_usd: int | None
+    """
+    Upper bound of one call's cost, reserved in the ledger, in nano-USD; null when the model has no known price.
+    """
+    route: str | None
+    """
+    Name of the route that chose the candidates; null when the request named a model and no route matched.
+    """
+    candidates: list[Candidate]
+    """
+    The models that may answer, in order; the call goes to the one at `candidate`. Empty for a call made before routes existed.
+    """
+    candidate: int
+    """
+    Place of this call's model among the candidates, from 0.
+    """
+    decisions: list[Decision]
+    """
+    Every model that was considered, and why it was kept or dropped.
+    """
+    fall_back_on: list[str]
+    """
+    Error codes that move on to the next candidate beside those that always do.
+    """
+    complexity: float | None
+    """
+    Complexity score of the request, 0 to 1, where a strategy asked for it.
+    """
+    prompt_version: str | None
+    """
+    Version of the named task's prompt that made the messages.
+    """
+    repair: bool
+    """
+    Whether an answer that does not follow its schema is sent back once to be mended.
+    """
+    cache_key: bytes | None
+    """
+    Under what the answer is kept in the response cache; null when it is not.
+    """
+    cache_until: int | None
+    """
+    Until when the answer may be served from the response cache.
+    """
+    reply_to: ReplyTo | None
+    """
+    Where a copy of the answer goes, beside the response topic.
     """
 
 
@@ -982,4 +982,4 @@ class DeadLetter(TypedDict):
     """
 
 
-Model: TypeAlias = LlmRequest | LlmCall | LlmResponse | LlmUsage | LlmChunk | LlmControl | LlmAlert | DeadLetter
+Model: TypeAlias = LlmRequest | LlmResponse | LlmCall | LlmUsage | LlmChunk | LlmControl | LlmAlert | DeadLetter

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = (
-    "LlmRequest", "LlmCall", "LlmResponse", "LlmUsage", "LlmChunk", "LlmControl", "LlmAlert", "DeadLetter",
+    "LlmRequest", "LlmResponse", "LlmCall", "LlmUsage", "LlmChunk", "LlmControl", "LlmAlert", "DeadLetter",
 )  # fmt: skip
 
 Schema = dict[str, Any]
