@@ -186,7 +186,9 @@ def test_every_metric_that_is_asked_for_exists(filled: Running) -> None:
     expressions = [expression for _, expression in PROMQL] + [many or one for many, one in alerts]
     assert len(expressions) > 30
     for expression in expressions:
-        asked = re.findall(r"\b((?:millstream|gen_ai_client|process|orchestrator|provider)_\w+)(?:\{([^}]*)\})?", expression)
+        asked = re.findall(
+            r"\b((?:millstream|gen_ai_client|process|orchestrator|provider)_\w+)(?:\{([^}]*)\})?", expression
+        )
         for name, selector in asked:
             if name in {label for found in labels.values() for label in found}:
                 continue
