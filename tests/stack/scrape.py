@@ -18,17 +18,13 @@ def workers(run: Running) -> list[str]:
     return [name for name in run.monitoring if run.workers[name].running]
 
 
-def get(url: str, tries: int = 3) -> tuple[int, str]:
-    """Status and body of a GET request, whatever the status; what does not answer in time is asked again, as a scraper does."""
+def get(url: str) -> tuple[int, str]:
+    """Status and body of a GET request, whatever the status."""
     try:
-        with urllib.request.urlopen(url, timeout=20) as answer:
+        with urllib.request.urlopen(url, timeout=10) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as refused:
         return refused.code, refused.read().decode()
-    except TimeoutError:
-        if tries == 1:
-            raise
-        return get(url, tries - 1)
 
 
 def scrape(run: Running, worker: str) -> Samples:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from core.topics import REQUESTS
 from local.processes import free_port
 from sinks.metrics import Place, SinkMetrics
 from sinks.metrics_server import serving
+from sinks.rows import FACTS
 from tests.stack.asking import ask, eventually, log, told
 from tests.stack.scrape import Samples, get, scrape, total, workers
 
@@ -100,6 +102,15 @@ def test_stages_ledger_and_dead_letters_are_counted(traffic: dict[str, tuple[Sam
         assert total(traffic[stage][1], "millstream_oldest_unacknowledged_seconds") == 0
     assert total(traffic["complete"][1], "millstream_lane_slots", provider="openai") == 256
     assert total(traffic["complete"][1], "millstream_lane_slots_in_use") == 0
+
+
+def test_many_can_read_the_sinks_page_at_once(pipeline: Running) -> None:
+    """Each of a hundred readers, eight at a time, gets the lag of every topic that the sink stores."""
+    with ThreadPoolExecutor(8) as readers:
+        found = list(readers.map(lambda _: scrape(pipeline, "sink"), range(100)))
+    topics = {fact.topic.on(pipeline.settings.topic_prefix) for fact in FACTS}
+    lags = [{dict(labels)["topic"] for name, labels in page if name == "millstream_sink_lag_records"} for page in found]
+    assert lags == [topics] * 100
 
 
 def test_the_sink_shows_what_it_stored_and_how_far_it_is(traffic: dict[str, tuple[Samples, Samples]]) -> None:
