@@ -178,23 +178,37 @@ def test_prometheus_evaluates_every_alert_rule(prometheus: str) -> None:
 
 def test_every_metric_that_is_asked_for_exists(filled: Running) -> None:
     """Each name in a dashboard or an alert rule stands, with the labels it is selected by, on a running worker's page."""
-    labels: dict[str, set[str]] = {}
-    for worker in workers(filled):
-        for name, pairs in scrape(filled, worker):
-            labels.setdefault(name, set()).update(label for label, _ in pairs)
     alerts = re.findall(r"expr: (?:\|-\n((?: {10,}.*\n)+)|(.*))", (PROMETHEUS / "alerts.yml").read_text("utf-8"))
     expressions = [expression for _, expression in PROMQL] + [many or one for many, one in alerts]
     assert len(expressions) > 30
-    for expression in expressions:
-        asked = re.findall(
-            r"\b((?:millstream|gen_ai_client|process|orchestrator|provider)_\w+)(?:\{([^}]*)\})?", expression
-        )
-        for name, selector in asked:
-            if name in {label for found in labels.values() for label in found}:
-                continue
-            assert name in labels, f"No worker has the metric {name}: {expression}"
-            wanted = set(re.findall(r"(\w+)\s*(?:=|!=)", selector)) - {"job", "instance"}
-            assert wanted <= labels[name], f"{name} has no label {wanted - labels[name]}: {expression}"
-        grouped = {label for found in re.findall(r"by \(([^)]*)\)", expression) for label in found.split(", ")}
-        has = {label for name, _ in asked for label in labels.get(name, ())} | {"job", "instance"}
-        assert grouped <= has, f"Nothing has the label {grouped - has}: {expression}"
+    missing: list[str] = []
+
+    def all_stand() -> bool:
+        """Whether they all do; some come with a worker's first health check or first refresh."""
+        labels: dict[str, set[str]] = {}
+        for worker in workers(filled):
+            for name, pairs in scrape(filled, worker):
+                labels.setdefault(name, set()).update(label for label, _ in pairs)
+        missing[:] = [f"{lack}: {expression}" for expression in expressions for lack in lacking(expression, labels)]
+        return not missing
+
+    assert eventually(all_stand), "\n".join(missing)
+
+
+def lacking(expression: str, labels: dict[str, set[str]]) -> Iterator[str]:
+    """What of an expression stands on no page: metrics, labels they are selected by, labels they are grouped by."""
+    asked = re.findall(
+        r"\b((?:millstream|gen_ai_client|process|orchestrator|provider)_\w+)(?:\{([^}]*)\})?", expression
+    )
+    for name, selector in asked:
+        if name in {label for found in labels.values() for label in found}:
+            continue
+        wanted = set(re.findall(r"(\w+)\s*(?:=|!=)", selector)) - {"job", "instance"}
+        if name not in labels:
+            yield f"no worker has the metric {name}"
+        elif not wanted <= labels[name]:
+            yield f"{name} has no label {wanted - labels[name]}"
+    grouped = {label for found in re.findall(r"by \(([^)]*)\)", expression) for label in found.split(", ")}
+    has = {label for name, _ in asked for label in labels.get(name, ())} | {"job", "instance"}
+    if not grouped <= has:
+        yield f"nothing has the label {grouped - has}"
