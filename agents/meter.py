@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents.outgoing import decode
-from config import ledger
+from config import settling
 from config.transactions import Transactions
 from core.outcome import Drop, Emit, Outcome, Record, Reject
 from schemas.codec import Codec, Undecodable
@@ -25,16 +25,16 @@ class Meter:
         if usage["reason"] == "cached":
             return Drop(f"request {usage['request_id']} was answered from the response cache")
         if usage["adjusts"] is not None:
-            adjustment = ledger.Adjustment(
+            adjustment = settling.Adjustment(
                 usage["attempt_id"], usage["tenant"], usage["admitted_at"], usage["cost_nano_usd"] or 0,
                 -(usage["reserved_nano_usd"] or 0),
             )  # fmt: skip
-            moved = await self._transactions.run(ledger.adjust, adjustment)
+            moved = await self._transactions.run(settling.adjust, adjustment)
             return Emit(()) if moved else Drop(f"adjustment {usage['attempt_id']} was settled before")
-        settlement = ledger.Settlement(
+        settlement = settling.Settlement(
             usage["request_id"], usage["attempt"], usage["cost_nano_usd"], usage["reserved_nano_usd"] or 0
         )
-        settled = await self._transactions.run(ledger.settle, settlement)
+        settled = await self._transactions.run(settling.settle, settlement)
         if settled is None:
             return Reject(
                 "pipeline_unknown_attempt",

@@ -23,7 +23,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks.machine import Gauge, machine, tree
 from benchmarks.report import table
-from config import ledger
+from config import ledger, settling
 from config.database import create_tables, open_database
 from local.postgres import PostgresServer
 
@@ -102,7 +102,7 @@ def _requests(engine: Engine, batch: int, count: int) -> int:
             (ledger.admit, admissions),
             (ledger.start, [ledger.Start(one, "bench", now, None, 3, True) for one in ids]),
             (ledger.end, [ledger.End(one, "bench", now, ended, ANSWER) for one in ids]),
-            (ledger.settle, [ledger.Settlement(one, 1, 70, 1_000) for one in ids]),
+            (settling.settle, [settling.Settlement(one, 1, 70, 1_000) for one in ids]),
         )
         for operation, entries in lives:
             with engine.begin() as db:

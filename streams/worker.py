@@ -17,7 +17,7 @@ from agents.cancel import Cancellations
 from agents.outgoing import Encoder
 from agents.signals import Signals
 from agents.standings import Standings
-from config import answers, ledger
+from config import answers, upkeep
 from config.credentials import stored_credentials
 from config.database import open_database
 from config.key_encryption import encryption_keys
@@ -97,7 +97,7 @@ class _Lease:
     async def renew(self) -> None:
         """State that the worker lives."""
         until = now_us() + int(self._seconds * 1_000_000)
-        await self._tools.transactions.call(ledger.heartbeat, self._tools.owner, until)
+        await self._tools.transactions.call(upkeep.heartbeat, self._tools.owner, until)
         self._renewed = time.monotonic()
 
     async def keep(self) -> None:
@@ -191,7 +191,7 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
     await asyncio.gather(*watch, return_exceptions=True)
     with contextlib.suppress(Exception):
         async with asyncio.timeout(2.0):
-            await transactions.call(ledger.leave, tools.owner)
+            await transactions.call(upkeep.leave, tools.owner)
             await tools.at_exit.aclose()
     if hung:
         # What is left of it may join its groups again when Kafka is back, and take partitions that it never reads.
@@ -226,7 +226,7 @@ async def _purge(tools: Tools) -> None:
     while True:
         await asyncio.sleep(PURGE_SECONDS)
         with contextlib.suppress(Exception):
-            await tools.transactions.call(ledger.purge, now_us(), tools.settings.ledger_keep_days)
+            await tools.transactions.call(upkeep.purge, now_us(), tools.settings.ledger_keep_days)
             await tools.transactions.call(answers.forget, now_us())
 
 

@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from cli.reconcile.answers import under_way_notes
 from cli.reconcile.topics import Call, Told
 from cli.reconcile.watermark import Watermark
-from config import audit, ledger
+from config import audit
+from config.ledger_rows import month_of
 from core.admission import LONGEST_LABEL, UUID
 from core.reconcile import Book, Line, compare, not_compared
 from core.topics import USAGE
@@ -189,7 +190,7 @@ def _forgotten(told: Told, kept: Kept) -> Iterator[Call]:
 
 
 def _charged(call: Call) -> Account:
-    return call.tenant[:LONGEST_LABEL].replace("\x00", ""), ledger.month_of(call.admitted_at)
+    return call.tenant[:LONGEST_LABEL].replace("\x00", ""), month_of(call.admitted_at)
 
 
 def _account(balance: audit.Balance) -> str:

@@ -18,7 +18,7 @@ from agents.cancel import Cancellations
 from agents.complete import Complete, CompleteRules
 from agents.providers import provider
 from agents.signals import Signals
-from config import ledger
+from config import ledger, upkeep
 from config.database import create_tables, open_database
 from config.key_encryption import EncryptionKeys
 from config.keyring import Keyring
@@ -78,7 +78,7 @@ class Lane:
         request = asked["request"]
         request["request_id"] = str(uuid.uuid4())
         with self._engine.begin() as db:
-            ledger.heartbeat(db, "worker", now_us() + 3_600_000_000)
+            upkeep.heartbeat(db, "worker", now_us() + 3_600_000_000)
             ledger.admit(db, [ledger.Admission(request["request_id"], b"body".ljust(32), "acme", 1, None, now_us())])
         value = CODEC.encode("LlmCall", asked)
         outcome = await self._stage(Record(calls(self.name).name, 0, 0, b"", value, [], now_us()))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from config import audit, ledger
+from config import audit, ledger, settling, upkeep
 from config.database import open_database, reading
 from config.settings import SettingsError
 from core.attempts import Begin, Expire, Finished, GiveUp, Lost, Moved, Wait
@@ -51,12 +51,12 @@ class Book:
         return bool(self.run(ledger.end, ledger.End(self.id, owner, NOW, attempt, answer, lost, move_to))[0])
 
     def settle(self, number: int, cost: int | None = 70) -> bool | None:
-        found: bool | None = self.run(ledger.settle, ledger.Settlement(self.id, number, cost, 1_000))[0]
+        found: bool | None = self.run(settling.settle, settling.Settlement(self.id, number, cost, 1_000))[0]
         return found
 
     def beat(self, owner: str, until: int) -> None:
         with self.engine.begin() as db:
-            ledger.heartbeat(db, owner, until)
+            upkeep.heartbeat(db, owner, until)
 
     def sums(self) -> tuple[int, int, int]:
         """Spent, reserved and unknown of the account."""
@@ -134,7 +134,7 @@ def test_a_worker_that_left_is_not_waited_for(book: Book) -> None:
     book.beat("w1", NOW + 10 * SECOND)
     book.start(owner="w1")
     with book.engine.begin() as db:
-        ledger.leave(db, "w1")
+        upkeep.leave(db, "w1")
     assert isinstance(book.start(owner="w2").step, Lost)
 
 
@@ -236,10 +236,10 @@ def test_an_adjustment_moves_money_once_also_for_a_forgotten_call(book: Book) ->
     book.end(1, b"answer", cost=None)
     book.settle(1, cost=None)
     assert book.sums() == (0, 0, 1_000)
-    dearer = ledger.Adjustment(str(uuid.uuid4()), book.account, NOW, 500, 1_000)
-    cheaper = ledger.Adjustment(str(uuid.uuid4()), book.account, NOW, -120, 0)
-    assert book.run(ledger.adjust, dearer, dearer) == [True, False]
-    assert book.run(ledger.adjust, cheaper, dearer) == [True, False]
+    dearer = settling.Adjustment(str(uuid.uuid4()), book.account, NOW, 500, 1_000)
+    cheaper = settling.Adjustment(str(uuid.uuid4()), book.account, NOW, -120, 0)
+    assert book.run(settling.adjust, dearer, dearer) == [True, False]
+    assert book.run(settling.adjust, cheaper, dearer) == [True, False]
     assert book.sums() == (380, 0, 0)
     with reading(book.engine) as db:
         assert dict(audit.adjusted(db, [dearer.adjustment_id, "unknown"])) == {dearer.adjustment_id: 500}
@@ -269,13 +269,13 @@ def test_answered_and_settled_requests_are_forgotten_in_time(book: Book) -> None
     book.admit()
     book.start()
     book.end(1, b"answer")
-    later = NOW + 9 * ledger.DAY_US
+    later = NOW + 9 * upkeep.DAY_US
     with book.engine.begin() as db:
-        ledger.purge(db, later, 8)
+        upkeep.purge(db, later, 8)
     assert book.admit().kind == "same"
     book.settle(1)
     with book.engine.begin() as db:
-        assert ledger.purge(db, later, 8) >= 1
+        assert upkeep.purge(db, later, 8) >= 1
     assert book.admit().kind == "new"
 
 

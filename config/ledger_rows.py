@@ -1,0 +1,70 @@
+"""What the operations of the ledger share: its rows, locked in one order, and the moves of money between and in accounts."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, select, update
+
+from config.dialects import upserts
+from config.models import ACCOUNTS, ATTEMPTS, REQUESTS
+
+#: The condition of a statement that changes one call: `of` is its request's id, `nr` its number.
+THIS_ATTEMPT = (ATTEMPTS.c.request_id == bindparam("of"), ATTEMPTS.c.number == bindparam("nr"))
+
+
+def month_of(now: int) -> str:
+    """The calendar month (UTC) of a time, such as 2026-11."""
+    return datetime.fromtimestamp(now // 1_000_000, UTC).strftime("%Y-%m")
+
+
+def requests_of(db: Connection, ids: Iterable[str]) -> Sequence[Row[Any]]:
+    """The rows of these requests, locked in one order, so that two transactions cannot wait for each other."""
+    return db.execute(_REQUESTS_OF, {"ids": sorted(set(ids))}).all()
+
+
+def attempts_of(db: Connection, ids: Iterable[str]) -> dict[str, list[Row[Any]]]:
+    """The calls of these requests in their order, by request."""
+    found: dict[str, list[Row[Any]]] = defaultdict(list)
+    for row in db.execute(_ATTEMPTS_OF, {"ids": list(ids)}):
+        found[row.request_id].append(row)
+    return found
+
+
+def release(db: Connection, requests: Iterable[Row[Any]]) -> Counter[tuple[str, str]]:
+    """Free what is still reserved for these requests as far as they are answered; how much by account."""
+    freed: Counter[tuple[str, str]] = Counter()
+    rows = [row for row in requests if row.answer is not None and row.reserved_nano]
+    if rows:
+        db.execute(_FREE, {"ids": [row.request_id for row in rows]})
+    for row in rows:
+        freed[row.account, row.window] += row.reserved_nano
+    return freed
+
+
+def move(db: Connection, moves: dict[tuple[str, str], tuple[int, int, int]]) -> None:
+    """Add (spent, reserved, unknown) to accounts, in one order, so that two transactions cannot wait for each other."""
+    rows = [
+        {"account": account, "window": window, "spent_nano": s, "reserved_nano": r, "unknown_nano": u}
+        for (account, window), (s, r, u) in sorted(moves.items())
+    ]
+    if rows:
+        db.execute(_MOVE[db.dialect.name], rows)
+
+
+#: Built once: building a statement costs more than running it.
+_REQUESTS_OF = (
+    select(REQUESTS)
+    .where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True)))
+    .order_by(REQUESTS.c.request_id)
+    .with_for_update()
+)
+_ATTEMPTS_OF = (
+    select(ATTEMPTS).where(ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True))).order_by(ATTEMPTS.c.number)
+)
+_FREE = update(REQUESTS).where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True))).values(reserved_nano=0)
+_AMOUNTS = ("spent_nano", "reserved_nano", "unknown_nano")
+_MOVE = upserts(ACCOUNTS, lambda new: {amount: ACCOUNTS.c[amount] + new[amount] for amount in _AMOUNTS})

@@ -1,0 +1,108 @@
+"""Charge accounts in the ledger: what calls cost, once an attempt, and what price adjustments say, once an adjustment.
+
+As in `config.ledger`, an operation takes a connection inside a transaction and a batch, and returns a result per entry.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, update
+
+from config.dialects import inserts
+from config.ledger_rows import THIS_ATTEMPT, attempts_of, month_of, move, release, requests_of
+from config.models import ADJUSTMENTS, ATTEMPTS
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """A usage event to settle: the cost when it is known, else the bound that stays counted."""
+
+    request_id: str
+    number: int
+    cost_nano: int | None
+    bound_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A price adjustment to settle: the signed difference to what is spent, and the bound that counts as unknown no more.
+
+    `admitted_at` is the request's, whose month is charged; the request itself may be forgotten.
+    """
+
+    adjustment_id: str
+    account: str
+    admitted_at: int
+    difference_nano: int
+    freed_nano: int
+
+
+def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
+    """Move what calls cost from reserved to spent, once an attempt; the last one of a request frees its reservation.
+
+    True: settled now. False: it was settled before. None: the ledger does not know the attempt.
+    """
+    requests = {row.request_id: row for row in requests_of(db, (e.request_id for e in entries))}
+    attempts = {(a.request_id, a.number): a for rows in attempts_of(db, requests).values() for a in rows}
+    results: list[bool | None] = []
+    settled: dict[tuple[str, int], Settlement] = {}
+    for entry in entries:
+        key = (entry.request_id, entry.number)
+        if key not in attempts:
+            results.append(None)
+        elif attempts[key].settled or key in settled:
+            results.append(False)
+        else:
+            settled[key] = entry
+            results.append(True)
+    if not settled:
+        return results
+    db.execute(_SETTLE, [{"of": r, "nr": n} for r, n in settled])
+    moves: dict[tuple[str, str], tuple[int, int, int]] = defaultdict(lambda: (0, 0, 0))
+    for entry in settled.values():
+        request = requests[entry.request_id]
+        spent, reserved, unknown = moves[request.account, request.window]
+        known = entry.cost_nano is not None
+        moves[request.account, request.window] = (
+            spent + (entry.cost_nano or 0), reserved, unknown + (0 if known else entry.bound_nano),
+        )  # fmt: skip
+    still_open = {a.request_id for key, a in attempts.items() if not a.settled and key not in settled}
+    through = {entry.request_id for entry in settled.values()} - still_open
+    for account, freed in release(db, [requests[request_id] for request_id in through]).items():
+        spent, reserved, unknown = moves[account]
+        moves[account] = (spent, reserved - freed, unknown)
+    move(db, moves)
+    return results
+
+
+def adjust(db: Connection, entries: Sequence[Adjustment]) -> list[bool]:
+    """Move spent money by what price adjustments say, once an adjustment; False where it was moved before."""
+    first = {entry.adjustment_id: entry for entry in reversed(entries)}
+    rows = [
+        {"adjustment_id": key, "account": entry.account, "window": month_of(entry.admitted_at),
+         "difference_nano": entry.difference_nano}
+        for key, entry in sorted(first.items())
+    ]  # fmt: skip
+    new = set(db.execute(_ADJUST[db.dialect.name].values(rows)).scalars())
+    moves: dict[tuple[str, str], tuple[int, int, int]] = defaultdict(lambda: (0, 0, 0))
+    for key in new:
+        entry = first[key]
+        account = entry.account, month_of(entry.admitted_at)
+        spent, reserved, unknown = moves[account]
+        moves[account] = (spent + entry.difference_nano, reserved, unknown - entry.freed_nano)
+    move(db, moves)
+    results = []
+    for entry in entries:
+        results.append(entry.adjustment_id in new)
+        new.discard(entry.adjustment_id)
+    return results
+
+
+_SETTLE = update(ATTEMPTS).where(*THIS_ATTEMPT).values(settled=True)
+_ADJUST = {
+    name: insert.on_conflict_do_nothing().returning(ADJUSTMENTS.c.adjustment_id)
+    for name, insert in inserts(ADJUSTMENTS).items()
+}
