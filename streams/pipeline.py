@@ -72,7 +72,7 @@ def admit(tools: Tools, _: Send) -> Handler:
     s = tools.settings
     rules = AdmitRules(s.max_request_bytes, tuple(s.reply_topics))
     planner = Planner(
-        tools.registry, tools.standings.current, s.models, s.default_max_output_tokens, tools.metrics.chosen
+        tools.registry, tools.standings.current, s.models, s.default_max_output_tokens, tools.metrics.routing.chosen
     )
     partitions = tools.reply_topics.partitions
     return Admit(tools.codec, tools.transactions, Tasks.load(s), planner, rules, partitions, tools.clock)
@@ -88,7 +88,7 @@ def complete(name: str, tools: Tools, send: Send) -> Handler:
     tools.at_exit.push_async_callback(called.close)
     stage = Complete(
         tools.codec, tools.transactions, name, called, rules, following(tools.registry, Prices), tools.keyring, tools.signals,
-        tools.clock, tools.owner, tools.metrics.call_ended, send, tools.cancellations,
+        tools.clock, tools.owner, tools.metrics.calls.ended, send, tools.cancellations,
     )  # fmt: skip
     tools.metrics.add_lane(name, most, lambda: stage.slots_in_use)
     return stage
@@ -102,12 +102,12 @@ def checker(tools: Tools, send: Send) -> Checker:
         held = await asyncio.to_thread(keyring.pick(served.name, "", tools.clock(), 0.0).open)
         return held.secret if held is not None else provider_settings(served, s).api_key
 
-    tools.metrics.add_checks(tools.registry().providers)
+    tools.metrics.routing.add_checks(tools.registry().providers)
     rule = HealthRule(every_us=int(s.health_check_seconds * 1_000_000))
     encoder = Encoder(tools.codec, "complete", tools.clock)
     return Checker(
         tools.registry, key_of, tools.transactions, encoder, send, tools.clock, tools.owner, rule,
-        tools.metrics.health_checked,
+        tools.metrics.routing.health_checked,
     )  # fmt: skip
 
 

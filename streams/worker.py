@@ -151,7 +151,9 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
             watch.append(asyncio.create_task(one.publisher.publish((alert,))))
 
     snapshot = Snapshot(read, settings.registry_refresh_seconds, refused)
-    standings = Standings(transactions, signals, now_us, lambda heard: metrics.standings_heard(heard, signals.states()))
+    standings = Standings(
+        transactions, signals, now_us, lambda heard: metrics.routing.standings_heard(heard, signals.states())
+    )
     reply_topics, cancellations = ReplyTopics(settings.kafka_bootstrap), Cancellations()
     control = Control(settings, codec, cancellations, snapshot.refresh_now)
     tools = Tools(
@@ -161,7 +163,7 @@ async def run_stages(stages: list[Stage], settings: Settings) -> int:
     tools.at_exit.push_async_callback(snapshot.close)
     tools.at_exit.push_async_callback(reply_topics.close)
     await snapshot.start()
-    metrics.add_registry(snapshot.age)
+    metrics.routing.add_registry(snapshot.age)
     running += [_Running(stage, tools, fail) for stage in stages]
     lease = _Lease(tools)
     if settings.metrics_port:

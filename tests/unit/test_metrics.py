@@ -39,7 +39,7 @@ def test_models_without_end_make_no_series_without_end() -> None:
     """Callers that name a new model each time fill a bounded number of series; every call is still counted."""
     metrics = Metrics()
     for number in range(3 * MOST_MODELS):
-        metrics.call_ended(fact(model=f"model-{number}"))
+        metrics.calls.ended(fact(model=f"model-{number}"))
     counts = samples(metrics, "gen_ai_client_operation_duration_seconds_count")
     assert len(counts) == MOST_MODELS + 1
     assert sum(counts.values()) == 3 * MOST_MODELS
@@ -49,7 +49,7 @@ def test_a_call_that_a_crash_cut_off_has_no_time_no_tokens_and_no_cost() -> None
     """What nobody knows of a lost call is not shown as zero; that it was made is counted."""
     metrics = Metrics()
     nothing = dict.fromkeys(Tokens.__annotations__)
-    metrics.call_ended(
+    metrics.calls.ended(
         fact(
             status="outcome_unknown", error_code="provider_outcome_unknown", tokens=nothing, provider_us=None,
             cost_nano_usd=None, cost_status="unknown",
@@ -65,7 +65,7 @@ def test_tokens_and_spend_are_sums_of_what_was_reported() -> None:
     """Classes that were reported are added up by direction, a zero included, and money is in USD."""
     metrics = Metrics()
     tokens = dict.fromkeys(Tokens.__annotations__) | {"input_uncached": 5, "cache_read": 7, "output_text": 0}
-    metrics.call_ended(fact(model="gpt-5", tokens=tokens, cost_nano_usd=1_500_000_000))
+    metrics.calls.ended(fact(model="gpt-5", tokens=tokens, cost_nano_usd=1_500_000_000))
     call = ("chat", "openai", "gpt-5")
     assert samples(metrics, "gen_ai_client_token_usage_sum") == {(*call, "input"): 12, (*call, "output"): 0}
     assert samples(metrics, "millstream_spend_usd_total") == {("openai",): 1.5}
@@ -93,8 +93,8 @@ def test_what_alerts_look_for_begins_at_zero() -> None:
 def test_a_choice_is_counted_by_model_and_route_and_its_complexity_where_it_was_asked_for() -> None:
     """A request without a score adds to the count of choices and not to the distribution of scores."""
     metrics = Metrics()
-    metrics.chosen("google", "gemini-2.5-flash", "extraction", 0.42)
-    metrics.chosen("google", "gemini-2.5-flash", None, None)
+    metrics.routing.chosen("google", "gemini-2.5-flash", "extraction", 0.42)
+    metrics.routing.chosen("google", "gemini-2.5-flash", None, None)
     assert samples(metrics, "orchestrator_provider_selection_total") == {
         ("gemini-2.5-flash", "google", "extraction"): 1, ("gemini-2.5-flash", "google", ""): 1,
     }  # fmt: skip
@@ -108,19 +108,21 @@ def test_health_and_breakers_are_shown_as_they_stand() -> None:
     metrics.add_lane("openai", 1, lambda: 0)
     assert samples(metrics, "millstream_provider_healthy") == {("openai",): 1}
     well, ill = Standing("suspect"), Standing("unhealthy")
-    metrics.standings_heard({"openai": ill, "google": well, "openai/gpt-5": well}, {("openai", "gpt-5"): "open"})
+    metrics.routing.standings_heard(
+        {"openai": ill, "google": well, "openai/gpt-5": well}, {("openai", "gpt-5"): "open"}
+    )
     assert samples(metrics, "millstream_provider_healthy") == {("openai",): 0, ("google",): 1}
     assert samples(metrics, "millstream_breaker_state") == {("gpt-5", "openai"): 2}
-    metrics.standings_heard({}, {("openai", "gpt-5-mini"): "closed"})
+    metrics.routing.standings_heard({}, {("openai", "gpt-5-mini"): "closed"})
     assert samples(metrics, "millstream_breaker_state") == {("gpt-5-mini", "openai"): 0}
 
 
 def test_health_checks_begin_at_zero_and_are_counted_by_what_they_found() -> None:
     """Every result of every provider has its series before the first check."""
     metrics = Metrics()
-    metrics.add_checks(["openai"])
+    metrics.routing.add_checks(["openai"])
     assert samples(metrics, "provider_health_checks_total") == {("openai", result): 0 for result in RESULTS}
-    metrics.health_checked("openai", "timeout")
+    metrics.routing.health_checked("openai", "timeout")
     assert samples(metrics, "provider_health_checks_total")["openai", "timeout"] == 1
 
 
@@ -140,10 +142,10 @@ def test_prometheus_has_nothing_to_say_against_the_page() -> None:
     metrics = Metrics()
     metrics.add_stage("admit", lambda: 3, lambda: 1.5)
     metrics.add_lane("openai", 256, lambda: 2)
-    metrics.call_ended(fact())
-    metrics.chosen("google", "gemini-2.5-flash", "extraction", 0.42)
-    metrics.health_checked("openai", "good")
-    metrics.standings_heard({"openai": Standing("healthy")}, {("openai", "gpt-5"): "open"})
+    metrics.calls.ended(fact())
+    metrics.routing.chosen("google", "gemini-2.5-flash", "extraction", 0.42)
+    metrics.routing.health_checked("openai", "good")
+    metrics.routing.standings_heard({"openai": Standing("healthy")}, {("openai", "gpt-5"): "open"})
     for registry in (metrics.registry, SinkMetrics("127.0.0.1:9").registry):
         promtool("check", "metrics", text=metrics_page(registry, "")[0].decode())
 
