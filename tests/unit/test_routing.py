@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -11,52 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from config.registry import from_environment
-from config.settings import settings_in
-from core.asked import Asked, asked
-from core.complexity import complexity, misfit, tier_for
+from core.asked import Asked
 from core.errors import error
 from core.registry import TIERS, Capability, Model, Provider, Registry, Route, Target
 from core.routing import Choice, Conditions, NoChoice, Router
 from core.standing import Standing, outage
-from tests.examples import NOON, request
+from tests.examples import NOON
+from tests.unit.routers import an_id, ask, conditions, model, names, router
 
-FAST, QUALITY = "google/gemini-2.5-flash", "google/gemini-2.5-pro"
 CAPABILITIES: tuple[Capability, ...] = ("text", "image", "tools")
 STRATEGIES = ("complexity", "health", "cost", "latency", "success_rate")
 SECOND = 1_000_000
-
-
-def model(name: str, **changes: Any) -> Model:
-    """A model of provider `p`."""
-    return Model("p", name, **changes)
-
-
-def router(*models: Model, routes: tuple[Route, ...] = (), **provider: Any) -> Router:
-    """A router over these models, all of them of provider `p` unless they say otherwise."""
-    names = {one.provider for one in models} | {"p"}
-    return Router(Registry({name: Provider(name, "openai", **provider) for name in names}, models, routes))
-
-
-def conditions(bounds: dict[str, int | None] | None = None, **standings: Standing) -> Conditions:
-    """Conditions by the names of models of provider `p`."""
-    return Conditions(lambda one: (bounds or {}).get(one.name, 1), {f"p/{name}": s for name, s in standings.items()})
-
-
-def names(choice: Choice | NoChoice) -> list[str]:
-    """The candidates' names in order; an error fails the test with its sentence."""
-    assert isinstance(choice, Choice), choice
-    return [one.model.name for one in choice.candidates]
-
-
-def an_id(number: int) -> str:
-    return str(uuid.UUID(int=number))
-
-
-def ask(**changes: Any) -> Asked:
-    return Asked(**{"request_id": an_id(1), "now": NOON, **changes})
-
-
 labels = st.sampled_from(["a", "b", "c"])
 patterns = st.sampled_from(["*", "a", "b", "a*", "[bc]"])
 standings = st.builds(
@@ -209,87 +173,6 @@ def _loose(route: Route) -> tuple[int, ...]:
     return tuple(kinds.get(field, 0) for field in (route.tenant, route.task, route.plan, route.model))
 
 
-@given(st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 2**64))
-def test_a_share_that_grows_only_adds_keys(one: int, other: int, user: int) -> None:
-    """Whoever was on the canary at 5 % is on it at 20 %."""
-    small, large = sorted((one, other))
-    taken = [_on_canary(Decimal(share) / 100, str(user)) for share in (small, large)]
-    assert taken[1] or not taken[0]
-
-
-def test_a_share_is_about_its_percentage_of_keys_and_what_it_leaves_falls_through() -> None:
-    """Of 2,000 users about a quarter are on a route with a share of 25, the others on the next; 0 takes nobody."""
-    taken = sum(_on_canary(Decimal(25), f"user-{number}") for number in range(2_000))
-    assert 430 < taken < 570
-    assert not any(_on_canary(Decimal(0), f"user-{number}") for number in range(100))
-    assert all(_on_canary(Decimal(100), f"user-{number}") for number in range(100))
-
-
-def test_two_requests_of_one_user_stay_on_one_side_of_a_canary() -> None:
-    """The sticky field decides, not the request."""
-    for user in ("ana", "ben", "cleo"):
-        assert len({_on_canary(Decimal(50), user, request_id=an_id(n)) for n in range(20)}) == 1
-    without_user = {_on_canary(Decimal(50), None, request_id=an_id(n)) for n in range(40)}
-    assert without_user == {True, False}
-
-
-def _on_canary(share: Decimal, user: str | None, **changes: Any) -> bool:
-    canary = Route("canary", (Target("p/new"),), share=share, precedence=1)
-    rest = Route("rest", (Target("p/old"),))
-    made = router(model("new"), model("old"), routes=(canary, rest)).choose(ask(user=user, **changes), conditions())
-    return names(made) == ["new"]
-
-
-@pytest.mark.parametrize(
-    ("plan", "task", "expected"),
-    [
-        *((plan, "extraction", FAST) for plan in ("freemium", "paygo", "pro", "any", None)),
-        *((plan, task, FAST) for plan in ("freemium", "paygo", "any", None) for task in ("cv_draft", "cover_letter")),
-        *(("pro", task, QUALITY) for task in ("cv_draft", "cover_letter")),
-    ],
-)
-def test_the_table_by_plan_and_task(plan: str | None, task: str, expected: str) -> None:
-    """The shipped routes choose by plan and task for requests that name no model."""
-    made = Router(from_environment(settings_in({}), NOON)).choose(ask(plan=plan, task=task), conditions())
-    assert isinstance(made, Choice)
-    assert [one.model.full_name for one in made.candidates] == [expected]
-
-
-def test_the_table_has_no_answer_for_another_task() -> None:
-    """A request without a model that no route is for is told what was looked for."""
-    made = Router(from_environment(settings_in({}), NOON)).choose(ask(plan="pro", task="poetry"), conditions())
-    assert isinstance(made, NoChoice)
-    assert made.error["code"] == "policy_no_route"
-    assert all(word in made.error["message"] for word in ("plan pro", "task poetry", "tenant default"))
-
-
-def test_a_tenant_by_name_goes_before_a_task_before_a_plan() -> None:
-    """Of routes with one precedence the most specific holds; a higher precedence beats them all."""
-    made = [
-        Route("by-plan", (Target("p/a"),), plan="pro"),
-        Route("by-task", (Target("p/b"),), task="cv"),
-        Route("by-tenant", (Target("p/c"),), tenant="acme"),
-        Route("anything", (Target("p/d"),), precedence=1),
-    ]
-    one = ask(plan="pro", task="cv", tenant="acme")
-    for held in ("d", "c", "b", "a"):
-        among = router(*(model(name) for name in "abcd"), routes=tuple(made))
-        assert names(among.choose(one, conditions())) == [held]
-        made.remove(made[-1])
-
-
-def test_a_route_holds_from_its_first_moment_until_before_its_last() -> None:
-    """Dates of validity are a half-open interval."""
-    for since, until, held in (
-        (NOON, NOON + 1, True),
-        (NOON + 1, None, False),
-        (None, NOON, False),
-        (None, None, True),
-    ):
-        one = router(model("a"), routes=(Route("r", (Target("p/a"),), valid_from=since, valid_until=until),))
-        assert isinstance(one.choose(ask(), conditions()), Choice) is held
-
-
 @pytest.mark.parametrize(
     ("changes", "provider", "asked_for", "says"),
     [
@@ -367,50 +250,6 @@ def test_a_weighted_order_draws_targets_by_their_weight() -> None:
     assert 1_520 < sum(order == ["b", "a"] for order in orders) < 1_680
 
 
-def order_by(strategies: tuple[Any, ...], asked_for: dict[str, Any], around: Conditions, **tiers: Any) -> list[str]:
-    """The order of three targets `a`, `b`, `c` by these strategies."""
-    route = Route("r", tuple(Target(f"p/{name}") for name in "abc"), strategies=strategies)
-    known = [model(name, tier=tiers.get(name, "balanced")) for name in "abc"]
-    return names(router(*known, routes=(route,)).choose(ask(**asked_for), around))
-
-
-def test_strategies_put_first_what_they_are_named_for() -> None:
-    """Each strategy alone orders three models as its line of the table says."""
-    tiers = {"a": "powerful", "b": "cheap", "c": "balanced"}
-    assert order_by(("complexity",), {"characters": 100}, conditions(), **tiers) == ["b", "c", "a"]
-    assert order_by(("complexity",), {"characters": 5_000}, conditions(), **tiers) == ["c", "a", "b"]
-    assert order_by(("complexity",), {"characters": 9_000}, conditions(), **tiers) == ["a", "c", "b"]
-    how = conditions(a=Standing("suspect"), c=Standing("healthy"))
-    assert order_by(("health",), {}, how) == ["c", "b", "a"]
-    cost = conditions({"a": None, "b": 2_000, "c": 1_000})
-    assert order_by(("cost",), {}, cost) == ["c", "b", "a"]
-    fast = conditions({"b": 3, "a": 9}, a=Standing(p50_ms=100), b=Standing(p50_ms=900))
-    assert order_by(("latency",), {}, fast) == ["a", "b", "c"]
-    assert order_by(("latency",), {"priority": "batch"}, fast) == ["c", "b", "a"]
-    good = conditions(a=Standing(success_rate=0.5), b=Standing(success_rate=0.99))
-    assert order_by(("success_rate",), {}, good) == ["b", "c", "a"]
-
-
-def test_near_figures_tie_and_the_next_strategy_decides() -> None:
-    """Two models a tenth apart in cost are equal there, so the faster one comes first."""
-    around = conditions({"a": 105, "b": 100, "c": 1_000}, a=Standing(p50_ms=100), b=Standing(p50_ms=900))
-    assert order_by(("cost", "latency"), {}, around) == ["a", "b", "c"]
-    assert order_by(("latency", "cost"), {}, around) == ["a", "b", "c"]
-    twice = replace(around, bound=lambda one: {"a": 200, "b": 100, "c": 1_000}[one.name])
-    assert order_by(("cost", "latency"), {}, twice) == ["b", "a", "c"]
-
-
-def test_the_last_resort_is_the_least_bad() -> None:
-    """A resting model is tried before one with an open breaker before an unhealthy one; of equals, the first one back."""
-    resting, sooner = Standing(resting_until=NOON + 9), Standing(resting_until=NOON + 5)
-    opened, sick = Standing(breaker_open_until=NOON + 1), Standing("unhealthy")
-    for how, chosen in (
-        ({"a": sick, "b": opened, "c": resting}, "c"), ({"a": sick, "b": opened, "c": sick}, "b"),
-        ({"a": resting, "b": sooner, "c": sick}, "b"), ({"a": opened, "b": Standing("suspect"), "c": resting}, "b"),
-    ):  # fmt: skip
-        assert order_by(("health",), {}, conditions(**how)) == [chosen]
-
-
 def test_a_provider_out_of_service_takes_its_models_with_it() -> None:
     """What holds of the provider holds of each of its models."""
     route = Route("r", (Target("p/a"), Target("q/b")))
@@ -418,55 +257,3 @@ def test_a_provider_out_of_service_takes_its_models_with_it() -> None:
     assert names(one.choose(ask(), Conditions(lambda _: 1, {"p": Standing("unhealthy")}))) == ["b"]
     healthy = Conditions(lambda _: 1, {"p": Standing("healthy"), "p/a": Standing(resting_until=NOON + 1)})
     assert names(one.choose(ask(), healthy)) == ["b"]
-
-
-@given(
-    st.integers(0, 100_000),
-    st.integers(0, 100_000),
-    st.sampled_from(["python", "javascript", "java", "rust", "cpp", None]),
-)
-def test_a_longer_request_is_never_less_complex(one: int, other: int, language: str | None) -> None:
-    """The score is from 0 to 1 and rises with the length."""
-    scores = [complexity(length, language=language, task="cv_draft", tools=True) for length in sorted((one, other))]
-    assert 0 <= scores[0] <= scores[1] <= 1
-
-
-@pytest.mark.parametrize(
-    ("length", "language", "score", "tier"),
-    [
-        (3_749, "python", 0.29992, "cheap"), (3_750, "python", 0.3, "balanced"), (50_000, "Python", 0.8, "powerful"),
-        (7_000, "java", 0.7, "balanced"), (7_001, "java", 0.7001, "powerful"), (5_000, "javascript", 0.45, "balanced"),
-        (10_000, "cpp", 1.0, "powerful"), (5_000, "rust", 0.55, "balanced"), (2_000, "german", 0.2, "cheap"),
-    ],
-)  # fmt: skip
-def test_the_score_of_code_is_length_times_the_language(length: int, language: str, score: float, tier: str) -> None:
-    """The published formula, at its edges; a language of people is plain text."""
-    found = complexity(length, language=language)
-    assert found == pytest.approx(score)
-    assert tier_for(found) == tier
-
-
-def test_the_nearest_tier_is_next_and_of_two_the_stronger() -> None:
-    """A stand-in is as near as there is."""
-    assert [sorted(TIERS, key=lambda tier: misfit(wanted, tier)) for wanted in TIERS] == [
-        ["cheap", "balanced", "powerful"], ["balanced", "powerful", "cheap"], ["powerful", "balanced", "cheap"],
-    ]  # fmt: skip
-
-
-def test_what_a_request_needs_is_read_from_it() -> None:
-    """Images, tools, schemas and streams ask for models that have them, and each adds to the estimate of tokens."""
-    plain = asked(request("word " * 300), 100, NOON)
-    assert (plain.needs, plain.max_output_tokens, plain.characters) == (frozenset({"text"}), 100, 1_500)
-    assert 375 <= plain.input_tokens <= 600
-    part = {**request()["messages"][0]["content"][0], "type": "image", "text": None, "data": b"x" * 10}
-    rich = request(
-        messages=[{"role": "user", "content": [part]}],
-        tools=[{"name": "look", "description": None, "parameters": "{}"}],
-        parameters={**request()["parameters"], "response_format": "{}", "reasoning_effort": "low"},
-        stream=True,
-        tags={"language": "rust"},
-    )
-    seen = asked(rich, 100, NOON)
-    assert seen.needs == {"text", "image", "tools", "structured_output", "reasoning", "streaming"}
-    assert seen.input_tokens > 1_600
-    assert seen.language == "rust"
