@@ -1,7 +1,8 @@
-"""Databases for the contracts that hold on both: SQLite and PostgreSQL."""
+"""The simulator, and databases for the contracts that hold on both: SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from sqlalchemy import Engine, text
 
 from config.database import create_tables, open_database
 from local.postgres import PostgresServer
+from local.processes import Child, wait_until
+from tests.contract.simulator import Simulator
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +50,28 @@ def engine(empty: Engine) -> Engine:
     """A database of the test's own with all tables."""
     create_tables(empty)
     return empty
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a simulator process that answers at once."""
+    log = tmp_path_factory.mktemp("simulator") / "simulator.log"
+    command = [sys.executable, "-m", "local.simulator", "--port", "0", "--latency-ms", "0"]
+    child = Child(command, log_path=log, name="the simulator", cwd=Path(__file__).parents[2])
+    try:
+        wait_until(lambda: "http://" in log.read_text(), 60, "the simulator's address", child)
+        yield log.read_text().split()[-1]
+        assert child.running, log.read_text()
+    finally:
+        child.stop(5)
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.fixture
+def simulator(address: str) -> Iterator[Simulator]:
+    """The simulator with an empty account, and every provider well before and after."""
+    made = Simulator(address)
+    made.reset()
+    made.release()
+    yield made
+    made.release()

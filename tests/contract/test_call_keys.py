@@ -14,7 +14,7 @@ import pytest
 from agents.providers.base import Provider
 from config.settings import Key, ProviderSettings
 from core.errors import ProviderError
-from tests.contract.test_providers import ATTEMPT, PATHS, every_provider, everything, llm_call, run
+from tests.contract.calling import ATTEMPT, PATHS, every_provider, everything, llm_call, run
 
 OWN = "sk-of-the-settings-0123456789"
 CARRIERS = {

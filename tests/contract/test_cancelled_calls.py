@@ -30,10 +30,9 @@ from core.retry import RetryRule
 from core.topics import CHUNKS, RESPONSES, USAGE, calls
 from schemas.codec import Codec, Event
 from schemas.events import LlmCall
-from tests.contract.test_providers import Simulator, server, settings_of, simulator, until
+from tests.contract.calling import settings_of, until
+from tests.contract.simulator import Simulator
 from tests.contract.test_streaming import SIXTY, sixty
-
-__all__ = ["server", "simulator"]
 
 CODEC = Codec()
 NAMES = ("openai", "anthropic", "google")
@@ -180,7 +179,7 @@ def test_a_cancelled_wait_makes_no_other_call(engine: Engine, simulator: Simulat
     asked["request"]["messages"][0]["content"][0]["text"] = 'Hi. [[sim {"retry_after": 200}]]'
 
     async def cancel(call: LlmCall) -> None:
-        await until(lambda: simulator.get("/_sim/ledger")["overall"]["calls"] == 1)
+        await until(lambda: simulator.request("GET", "/_sim/ledger")["overall"]["calls"] == 1)
         lane.cancellations.cancel(call["request"]["request_id"], None)
 
     answer = run(lane, asked, cancel)

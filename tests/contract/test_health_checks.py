@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 from sqlalchemy import Engine
@@ -25,61 +22,15 @@ from core.health import Check, HealthRule
 from core.outcome import Outgoing
 from core.registry import Provider, Registry
 from core.signals import Signal
-from local.processes import Child, free_port, wait_until
+from local.processes import free_port
 from schemas.codec import Codec
+from tests.contract.simulator import Simulator
 
 NOW = 1_795_258_680_000_000
 SECOND = 1_000_000
 RULE = HealthRule()
 KEY = "sk-health-0123456789abcdef"
 PATHS = {"openai": "/openai/v1", "openai-compatible": "/openai/v1", "anthropic": "/anthropic", "google": "/google"}
-
-
-class Simulator:
-    """The simulator as an address, and a way to make a provider of it fail."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def hold(self, provider: str, **asked: Any) -> None:
-        """Make every answer of a provider follow these directives."""
-        body = json.dumps({"provider": provider.removesuffix("-compatible"), **asked}).encode()
-        urlopen(Request(f"{self.url}/_sim/faults", body, method="POST"), timeout=10).close()
-
-    def release(self) -> None:
-        """Let every provider answer again."""
-        urlopen(Request(f"{self.url}/_sim/faults", method="DELETE"), timeout=10).close()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a simulator process."""
-    port = free_port()
-    log = tmp_path_factory.mktemp("simulator") / "simulator.log"
-    child = Child([sys.executable, "-m", "local.simulator", "--port", str(port)], log_path=log, name="simulator")
-    url = f"http://127.0.0.1:{port}"
-
-    def up() -> bool:
-        try:
-            urlopen(f"{url}/_sim/ledger", timeout=1).close()
-        except OSError:
-            return False
-        return True
-
-    try:
-        wait_until(up, 20, "the simulator", child)
-        yield url
-    finally:
-        child.stop()
-
-
-@pytest.fixture
-def simulator(address: str) -> Iterator[Simulator]:
-    """The simulator, with every provider well before and after."""
-    made = Simulator(address)
-    made.release()
-    yield made
-    made.release()
 
 
 @pytest.fixture

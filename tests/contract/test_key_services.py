@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -42,7 +43,7 @@ class Service(ThreadingHTTPServer):
         return nonce + self.versions[-1].encrypt(nonce, text, aad)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(ABC, BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Service
 
@@ -58,9 +59,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(said)
 
+    @abstractmethod
     def answer(self, body: Any) -> tuple[int, Any]:
         """The status and the JSON of an answer."""
-        raise NotImplementedError
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""

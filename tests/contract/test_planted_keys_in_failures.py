@@ -20,18 +20,8 @@ from core.reply import Reply
 from local.simulator.directives import FAULTS
 from schemas.codec import Codec
 from schemas.events import LlmCall
-from tests.contract.test_providers import (
-    ATTEMPT,
-    Simulator,
-    every_provider,
-    llm_call,
-    run,
-    server,
-    settings_of,
-    simulator,
-)
-
-__all__ = ["server", "simulator"]
+from tests.contract.calling import ATTEMPT, every_provider, llm_call, run, settings_of
+from tests.contract.simulator import Simulator
 
 NOW = 1_795_258_680_000_000
 KEYS = EncryptionKeys((LocalKey("k1", bytes(32)),))

@@ -361,8 +361,9 @@ def test_a_snapshot_is_read_again_now_and_then(engine: Engine) -> None:
         snapshot = Snapshot(lambda: read_registry(engine, SETTINGS), 0.01)
         await snapshot.start()
         changed(engine, with_route("chat", CLAUDE))
-        while [route.name for route in snapshot.registry.routes] != ["chat"]:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while [route.name for route in snapshot.registry.routes] != ["chat"]:
+                await asyncio.sleep(0.01)
         await snapshot.close()
 
     asyncio.run(scene())

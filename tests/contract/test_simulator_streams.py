@@ -13,20 +13,8 @@ import pytest
 from google.genai import errors as google_errors
 from google.genai import types
 
-from tests.contract.test_simulator import (
-    MODEL,
-    Sdks,
-    Simulator,
-    ask,
-    directive,
-    every_provider,
-    run,
-    simulator,
-    text_of,
-    url,
-)
-
-__all__ = ["simulator", "url"]
+from tests.contract.sdks import MODEL, Sdks, ask, directive, every_provider, run, text_of
+from tests.contract.simulator import Simulator
 
 SIXTY = " ".join(f"word{number:02}" for number in range(60))
 ERRORS = (

@@ -18,26 +18,24 @@ from core.errors import ProviderError
 from core.facts import Attempt, usage
 from core.reply import Reply
 from schemas.events import LlmCall, LlmUsage
-from tests.contract.test_call_keys import CARRIERS, OWN, Repeating
-from tests.contract.test_call_keys import server as repeating
-from tests.contract.test_providers import (
+from tests.contract.calling import (
     ATTEMPT,
-    FAULTS,
-    Simulator,
     ask,
     every_provider,
     everything,
     failed,
     llm_call,
     run,
-    server,
     settings_of,
-    simulator,
     until,
 )
+from tests.contract.simulator import Simulator
+from tests.contract.test_call_keys import CARRIERS, OWN, Repeating
+from tests.contract.test_call_keys import server as repeating
+from tests.contract.test_provider_failures import FAULTS
 from tests.examples import NOON
 
-__all__ = ["repeating", "server", "simulator"]
+__all__ = ["repeating"]
 
 SIXTY = " ".join(f"word{number:02}" for number in range(60))
 TOOL = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
