@@ -7,56 +7,25 @@ what a stage cannot read ─▶ llm.dead-letters.v1
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
 from agents.admit import Admit, AdmitRules
-from agents.cancel import Cancellations
 from agents.chunks import Send
 from agents.complete import Complete, CompleteRules
-from agents.health import Checker
 from agents.meter import Meter
-from agents.outgoing import ENVELOPE_BYTES, Clock, Encoder
+from agents.outgoing import ENVELOPE_BYTES
 from agents.planning import Planner
 from agents.providers import provider
-from agents.signals import Signals
-from agents.standings import Standings
-from config.keyring import Keyring
 from config.prices import Prices
 from config.registry import provider_settings
-from config.settings import Settings
 from config.tasks import Tasks
-from config.transactions import Transactions
-from core.health import HealthRule
-from core.registry import Provider, Registry, following
+from core.registry import following
 from core.retry import RetryRule
 from core.topics import REQUESTS, USAGE, Topic, calls
-from schemas.codec import Codec
 from streams.lane import Handler
-from streams.metrics import Metrics
-from streams.reply_topics import ReplyTopics
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What the stages of one worker process share."""
-
-    settings: Settings
-    codec: Codec
-    transactions: Transactions
-    clock: Clock
-    owner: str
-    metrics: Metrics
-    registry: Callable[[], Registry]
-    keyring: Keyring
-    signals: Signals
-    standings: Standings
-    reply_topics: ReplyTopics
-    cancellations: Cancellations
-    at_exit: AsyncExitStack
+from streams.tools import Tools
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +61,6 @@ def complete(name: str, tools: Tools, send: Send) -> Handler:
     )  # fmt: skip
     tools.metrics.add_lane(name, most, lambda: stage.slots_in_use)
     return stage
-
-
-def checker(tools: Tools, send: Send) -> Checker:
-    s, keyring = tools.settings, tools.keyring
-
-    async def key_of(served: Provider) -> str | None:
-        """The platform's key of a provider: one of the database, else that of the settings."""
-        held = await asyncio.to_thread(keyring.pick(served.name, "", tools.clock(), 0.0).open)
-        return held.secret if held is not None else provider_settings(served, s).api_key
-
-    tools.metrics.routing.add_checks(tools.registry().providers)
-    rule = HealthRule(every_us=int(s.health_check_seconds * 1_000_000))
-    encoder = Encoder(tools.codec, "complete", tools.clock)
-    return Checker(
-        tools.registry, key_of, tools.transactions, encoder, send, tools.clock, tools.owner, rule,
-        tools.metrics.routing.health_checked,
-    )  # fmt: skip
 
 
 def meter(tools: Tools, _: Send) -> Handler:

@@ -14,9 +14,9 @@ WORKER = """
 import asyncio, sys
 from aiokafka import AIOKafkaConsumer
 from cli.main import main
-from streams import worker
+from streams import running
 
-build = worker.build_app
+build = running.build_app
 
 def impatient(*arguments):
     app = build(*arguments)
@@ -26,7 +26,7 @@ def impatient(*arguments):
 async def unanswered(self, *partitions):
     await asyncio.Event().wait()
 
-worker.build_app = impatient
+running.build_app = impatient
 AIOKafkaConsumer.seek_to_committed = unanswered
 sys.exit(main(["worker", "meter"]))
 """

@@ -1,0 +1,80 @@
+"""What the stages of one worker process share, made of its settings."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from agents.cancel import Cancellations
+from agents.outgoing import Clock
+from agents.signals import Signals
+from agents.standings import Standings
+from config.credentials import stored_credentials
+from config.database import open_database
+from config.key_encryption import encryption_keys
+from config.keyring import Keyring
+from config.settings import Settings
+from config.snapshot import Snapshot, read_registry
+from config.transactions import Transactions
+from core.registry import Registry
+from schemas.codec import Codec
+from streams.metrics import Metrics
+from streams.reply_topics import ReplyTopics
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the stages of one worker process share; `at_exit` closes what is open when they have ended."""
+
+    settings: Settings
+    codec: Codec
+    transactions: Transactions
+    clock: Clock
+    owner: str
+    metrics: Metrics
+    snapshot: Snapshot
+    keyring: Keyring
+    signals: Signals
+    standings: Standings
+    reply_topics: ReplyTopics
+    cancellations: Cancellations
+    at_exit: AsyncExitStack
+
+    def registry(self) -> Registry:
+        """The registry to work by now."""
+        return self.snapshot.registry
+
+
+def now_us() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1_000
+
+
+def open_tools(settings: Settings, codec: Codec, refused: Callable[[Sequence[str]], None]) -> Tools:
+    """The tools of this process under a new owner id; `refused` hears what keeps a changed registry from being used."""
+    metrics, owner = Metrics(), str(uuid.uuid4())
+    engine = open_database(settings.database_url)
+    transactions = Transactions(
+        engine, settings.ledger_batch_max, settings.ledger_linger_seconds, metrics.transaction_done
+    )
+    keyring, signals = Keyring(encryption_keys(settings.key_encryption)), Signals(owner, now_us)
+
+    def read() -> Registry:
+        registry = read_registry(engine, settings)
+        keyring.load(stored_credentials(engine))
+        return registry
+
+    tools = Tools(
+        settings, codec, transactions, now_us, owner, metrics,
+        Snapshot(read, settings.registry_refresh_seconds, refused), keyring, signals,
+        Standings(
+            transactions, signals, now_us, lambda heard: metrics.routing.standings_heard(heard, signals.states())
+        ),
+        ReplyTopics(settings.kafka_bootstrap), Cancellations(), AsyncExitStack(),
+    )  # fmt: skip
+    tools.at_exit.push_async_callback(tools.snapshot.close)
+    tools.at_exit.push_async_callback(tools.reply_topics.close)
+    return tools
