@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from typing import Any
 
 import anthropic
-import httpx2
 import orjson
 
 from agents.providers.anthropic_content import messages_of, tools_of
@@ -24,9 +23,9 @@ from agents.providers.base import (
     used_only,
     with_options,
 )
-from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Api, HttpProvider
+from agents.providers.exchange import Api, HttpProvider
 from agents.providers.parts import refuse_unsupported
-from agents.providers.posting import PostingSdk
+from agents.providers.posting import LIMITS, PostingSdk
 from agents.providers.schemas import described
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
@@ -165,32 +164,15 @@ class AnthropicSdk(PostingSdk):
     """The `anthropic` SDK over aiohttp, handing bytes through."""
 
     def __init__(self, base_url: str | None) -> None:
-        limits = httpx2.Limits(max_connections=CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
-        self._client = anthropic.AsyncAnthropic(
+        client = anthropic.AsyncAnthropic(
             api_key=NO_KEY, base_url=base_url, max_retries=0,
-            http_client=anthropic.DefaultAioHttpClient(limits=limits),
+            http_client=anthropic.DefaultAioHttpClient(limits=LIMITS),
         )  # fmt: skip
+        super().__init__(client, "/v1/messages", anthropic.APIStatusError, anthropic.AsyncStream[Any])
 
-    async def _post(
-        self, body: dict[str, Any], headers: dict[str, str], timeout: float, *, stream: bool
-    ) -> httpx2.Response:
-        bounds = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
+    def _headers(self, headers: dict[str, str]) -> dict[str, Any]:
         # The SDK carries a key of its own as a bearer token.
-        sent: dict[str, str | anthropic.Omit] = {**headers, "Authorization": anthropic.Omit()}
-        try:
-            return cast(
-                httpx2.Response,
-                await self._client.post(
-                    "/v1/messages",
-                    content=orjson.dumps(body),
-                    cast_to=httpx2.Response,
-                    options={"headers": sent, "timeout": bounds},
-                    stream=stream,
-                    stream_cls=anthropic.AsyncStream[Any],
-                ),
-            )
-        except anthropic.APIStatusError as refused:
-            return refused.response
+        return {**headers, "Authorization": anthropic.Omit()}
 
 
 def provider(settings: ProviderSettings) -> HttpProvider:

@@ -6,11 +6,9 @@ Why this API and not Responses: docs/decisions/0002-openai-chat-completions.md.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-import httpx2
 import openai
-import orjson
 
 from agents.providers.base import (
     answer_schema,
@@ -24,11 +22,11 @@ from agents.providers.base import (
     used_only,
     with_options,
 )
-from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Api, HttpProvider
+from agents.providers.exchange import Api, HttpProvider
 from agents.providers.openai_content import messages_of, tools_of
 from agents.providers.openai_stream import STREAMING
 from agents.providers.parts import refuse_unsupported
-from agents.providers.posting import PostingSdk
+from agents.providers.posting import LIMITS, PostingSdk
 from agents.providers.schemas import strict
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
@@ -155,34 +153,18 @@ class OpenAISdk(PostingSdk):
 
     def __init__(self, base_url: str | None, account_key: str | None = None) -> None:
         """`account_key` is the key that goes with the organization and project of the environment."""
-        limits = httpx2.Limits(max_connections=CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
-        self._client = openai.AsyncOpenAI(
+        client = openai.AsyncOpenAI(
             api_key=NO_KEY, base_url=base_url, max_retries=0,
-            http_client=openai.DefaultAioHttpClient(limits=limits),
+            http_client=openai.DefaultAioHttpClient(limits=LIMITS),
         )  # fmt: skip
+        super().__init__(client, "/chat/completions", openai.APIStatusError, openai.AsyncStream[Any])
         self._account = key_header(account_key) if account_key else None
 
-    async def _post(
-        self, body: dict[str, Any], headers: dict[str, str], timeout: float, *, stream: bool
-    ) -> httpx2.Response:
-        bounds = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
-        sent: dict[str, str | openai.Omit] = {"Authorization": openai.Omit(), **headers}
+    def _headers(self, headers: dict[str, str]) -> dict[str, Any]:
+        sent: dict[str, Any] = {"Authorization": openai.Omit(), **headers}
         if self._account is None or not self._account.items() <= headers.items():
             sent |= dict.fromkeys(ACCOUNT_HEADERS, openai.Omit())
-        try:
-            return cast(
-                httpx2.Response,
-                await self._client.post(
-                    "/chat/completions",
-                    content=orjson.dumps(body),
-                    cast_to=httpx2.Response,
-                    options={"headers": sent, "timeout": bounds},
-                    stream=stream,
-                    stream_cls=openai.AsyncStream[Any],
-                ),
-            )
-        except openai.APIStatusError as refused:
-            return refused.response
+        return sent
 
 
 def provider(settings: ProviderSettings) -> HttpProvider:

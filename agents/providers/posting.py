@@ -5,18 +5,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx2
+import orjson
 
-from agents.providers.exchange import Answer
+from agents.providers.exchange import CONNECT_SECONDS, CONNECTIONS, IDLE_SECONDS, Answer
 from agents.providers.streamed import Streamed
+
+LIMITS = httpx2.Limits(max_connections=CONNECTIONS, keepalive_expiry=IDLE_SECONDS)
 
 
 class PostingSdk(ABC):
-    """An `agents.providers.exchange.Sdk`; `_client` is the SDK's own client."""
+    """An `agents.providers.exchange.Sdk` that hands the bytes of one path of an API through the SDK's own client."""
 
-    _client: Any
+    def __init__(self, client: Any, path: str, refused: Any, stream: Any) -> None:
+        """`refused` is what the SDK raises for an answer that is an error, `stream` its class of a streamed answer."""
+        self._client = client
+        self._path = path
+        self._refused = refused
+        self._stream_class = stream
 
     async def send(self, model: str, body: dict[str, Any], headers: dict[str, str], timeout: float) -> Answer:
         """Post the body and read the whole answer."""
@@ -39,7 +47,25 @@ class PostingSdk(ABC):
         await self._client.close()
 
     @abstractmethod
+    def _headers(self, headers: dict[str, str]) -> dict[str, Any]:
+        """The headers of a call, with what the SDK would send of its own left out."""
+
     async def _post(
         self, body: dict[str, Any], headers: dict[str, str], timeout: float, *, stream: bool
     ) -> httpx2.Response:
         """The response, error answers included."""
+        bounds = httpx2.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
+        try:
+            return cast(
+                httpx2.Response,
+                await self._client.post(
+                    self._path,
+                    content=orjson.dumps(body),
+                    cast_to=httpx2.Response,
+                    options={"headers": self._headers(headers), "timeout": bounds},
+                    stream=stream,
+                    stream_cls=self._stream_class,
+                ),
+            )
+        except self._refused as refused:
+            return cast(httpx2.Response, refused.response)
