@@ -23,8 +23,8 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
+from config.dialects import inserts, upserts
 from config.models import METADATA, REQUESTS
 
 DAY_US = 86_400_000_000
@@ -130,14 +130,10 @@ def _sought(db: Connection, entry: Sought, row: Any) -> Kept | UnderWay | None:
     return None if db.execute(_TAKE_OVER, over).rowcount else UnderWay()
 
 
-def _dialects() -> dict[str, Any]:
-    return {"postgresql": postgresql, "sqlite": sqlite}
-
-
 _KEPT_OF = select(CACHED_ANSWERS).where(CACHED_ANSWERS.c.cache_key.in_(bindparam("keys", expanding=True)))
 _TAKE = {
-    name: dialect.insert(SHARED_CALLS).on_conflict_do_nothing().returning(SHARED_CALLS.c.request_id)
-    for name, dialect in _dialects().items()
+    name: insert.on_conflict_do_nothing().returning(SHARED_CALLS.c.request_id)
+    for name, insert in inserts(SHARED_CALLS).items()
 }
 _HELD = (
     select(
@@ -155,12 +151,4 @@ _TAKE_OVER = update(SHARED_CALLS).where(
 _LET_GO = delete(SHARED_CALLS).where(
     SHARED_CALLS.c.cache_key == bindparam("key"), SHARED_CALLS.c.request_id == bindparam("of")
 )
-
-
-def _keep(dialect: Any) -> Any:
-    statement = dialect.insert(CACHED_ANSWERS)
-    columns = {c.name: statement.excluded[c.name] for c in CACHED_ANSWERS.columns if not c.primary_key}
-    return statement.on_conflict_do_update(index_elements=[CACHED_ANSWERS.c.cache_key], set_=columns)
-
-
-_KEEP = {name: _keep(dialect) for name, dialect in _dialects().items()}
+_KEEP = upserts(CACHED_ANSWERS)

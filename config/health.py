@@ -11,9 +11,9 @@ from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from config.credential_models import CREDENTIALS
+from config.dialects import inserts, upserts
 from config.health_models import LEASES, SIGNALS
 from config.registry_models import HEALTH
 from core.health import ProviderHealth
@@ -26,7 +26,7 @@ LONGEST_ERROR = 1_024
 def hold(db: Connection, name: str, owner: str, now: int, until: int) -> bool:
     """Take a duty, or keep it, until then; False while it is another worker's."""
     row = {"name": name, "owner": owner, "held_until": until}
-    take = _dialect(db).insert(LEASES).values(row)
+    take = inserts(LEASES)[db.dialect.name].values(row)
     free = (LEASES.c.owner == owner) | (LEASES.c.held_until <= now)
     kept = take.on_conflict_do_update(index_elements=["name"], set_=row, where=free).returning(LEASES.c.owner)
     return db.execute(kept).scalar() is not None
@@ -103,10 +103,7 @@ def _put(db: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
     """Insert rows, each in place of the one with its key; in one order, so that two transactions cannot wait for each other."""
     if not rows:
         return
-    add = _dialect(db).insert(table)
-    others = {column.name: add.excluded[column.name] for column in table.columns if not column.primary_key}
-    db.execute(add.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=others), rows)
+    db.execute(_PUT[table.name][db.dialect.name], rows)
 
 
-def _dialect(db: Connection) -> Any:
-    return postgresql if db.dialect.name == "postgresql" else sqlite
+_PUT = {table.name: upserts(table) for table in (HEALTH, SIGNALS)}
