@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from agents.providers.base import Provider
 from config.settings import Key, ProviderSettings
 from core.errors import ProviderError
 from tests.contract.calling import ATTEMPT, PATHS, every_provider, everything, llm_call, run
+from tests.contract.serving import served
 
 OWN = "sk-of-the-settings-0123456789"
 CARRIERS = {
@@ -56,13 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Repeating]:
     """A server that repeats headers."""
-    made = Repeating()
-    thread = Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
+    yield from served(Repeating())
 
 
 def settings_of(name: str, server: Repeating, key: str | None = OWN) -> ProviderSettings:

@@ -8,7 +8,6 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any, ClassVar
 
 import pytest
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from config.key_encryption import EncryptionKeys, LocalKey, encryption_keys
 from config.secrets import Binding, CredentialError, Sealed, rewrap, seal, unseal
 from local.processes import free_port
+from tests.contract.serving import served
 
 TOKEN = "hvs.planted-token-0123456789"
 SECRET = "sk-planted-0123456789-abcd"
@@ -109,21 +109,10 @@ class _Kms(_Handler):
         return 200, {"Plaintext": base64.b64encode(text).decode(), "KeyId": ARN}
 
 
-def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[Service]:
-    """A service, running until the test ends."""
-    made = Service(handler)
-    thread = Thread(target=made.serve_forever, daemon=True)
-    thread.start()
-    yield made
-    made.shutdown()
-    made.server_close()
-    thread.join()
-
-
 @pytest.fixture
 def vault() -> Iterator[Service]:
     """Vault with one transit key."""
-    yield from served(_Transit)
+    yield from served(Service(_Transit))
 
 
 def vault_keys(vault: Service, token: str = TOKEN, name: str = "millstream", more: str = "") -> EncryptionKeys:
@@ -224,7 +213,7 @@ def test_vault_that_is_not_there_is_said() -> None:
 def test_aws_kms_wraps_data_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """Through boto3: what is sealed opens, another row's data key is refused, and a service that fails passes."""
     pytest.importorskip("boto3")
-    for kms in served(_Kms):
+    for kms in served(Service(_Kms)):
         monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", kms.url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "planted-id")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted-secret")
