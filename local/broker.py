@@ -13,6 +13,7 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from local import jars
+from local.kafka_security import PROTOCOLS, BrokerSecurity
 from local.processes import Child, free_port, wait_until
 
 _START_SECONDS = 60.0
@@ -71,7 +72,7 @@ class KafkaBroker:
     """An Apache Kafka broker with its data under `data_dir`, on `port` of 127.0.0.1 (None: a free one).
 
     `start` returns when clients can use it. After `stop` or `kill`, `start` brings it back on the same port
-    with the same data. Topics are not created by themselves.
+    with the same data. Topics are not created by themselves. `security` listens beside it to clients that say who they are.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class KafkaBroker:
         self._controller_port = free_port()
         self._progress = progress
         self._behind: list[tuple[int, int]] = []
+        self.security: BrokerSecurity | None = None
 
     def listen_behind(self, advertised_port: int) -> int:
         """Another port to listen on from the next `start`, whose clients are told to use `advertised_port`, a proxy's."""
@@ -105,17 +107,7 @@ class KafkaBroker:
         properties, logs = self.data_dir / "server.properties", self.data_dir / "log"
         self.data_dir.mkdir(parents=True, exist_ok=True)
         (self.data_dir / "log4j2.properties").write_text(_LOGGING)
-        properties.write_text(
-            _PROPERTIES.format(
-                port=self.port,
-                controller_port=self._controller_port,
-                logs=logs.as_posix(),
-                offsets_partitions=_OFFSETS_PARTITIONS,
-                listeners="".join(f",BEHIND{n}://127.0.0.1:{own}" for n, (own, _) in enumerate(self._behind)),
-                advertised="".join(f",BEHIND{n}://127.0.0.1:{told}" for n, (_, told) in enumerate(self._behind)),
-                protocols="".join(f",BEHIND{n}:PLAINTEXT" for n in range(len(self._behind))),
-            )
-        )
+        properties.write_text(self._properties(logs))
         command = [
             str(jars.java()),
             *_JVM_FLAGS,
@@ -129,7 +121,24 @@ class KafkaBroker:
         )
         admin = _wait_for_broker(self.bootstrap, self.child, _cluster_id(logs))
         wait_until(lambda: _coordinates(admin), _START_SECONDS, "Kafka's group coordinator", self.child)
+        if self.security is not None:
+            self.security.create_users(admin)
         return self
+
+    def _properties(self, logs: Path) -> str:
+        """The content of its `server.properties`."""
+        more = [(f"BEHIND{n}", own, told, "PLAINTEXT") for n, (own, told) in enumerate(self._behind)]
+        if self.security is not None:
+            more += [(name, port, port, PROTOCOLS[name]) for name, port in self.security.ports.items()]
+        return _PROPERTIES.format(
+            port=self.port,
+            controller_port=self._controller_port,
+            logs=logs.as_posix(),
+            offsets_partitions=_OFFSETS_PARTITIONS,
+            listeners="".join(f",{name}://127.0.0.1:{own}" for name, own, _, _ in more),
+            advertised="".join(f",{name}://127.0.0.1:{told}" for name, _, told, _ in more),
+            protocols="".join(f",{name}:{protocol}" for name, _, _, protocol in more),
+        ) + (self.security.properties() if self.security is not None else "")
 
     def stop(self, timeout: float = 10.0) -> None:
         """Shuts the broker down (0.4 s); kills it after `timeout` seconds."""
