@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 from cli import kafka
 from cli.errors import CommandError
 from cli.stackfile import stack_settings
+from config.kafka import librdkafka
 from config.schema_registry import open_codec
 from config.settings import Settings
 from core.admission import UUID
@@ -43,7 +44,7 @@ def tell(settings: Settings, kind: str, subject: str, tenant: str | None = None)
         control_id=str(uuid.uuid4()), kind=kind, subject=subject, tenant=tenant, by=_who(), at=time.time_ns() // 1_000
     )
     failed: list[str] = []
-    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True}, logger=kafka.QUIET)
+    producer = Producer({**librdkafka(settings), "enable.idempotence": True}, logger=kafka.QUIET)
     producer.produce(
         CONTROL.on(settings.topic_prefix), open_codec(settings).encode(CONTROL.record, said), subject.encode(),
         headers=headers(CONTROL.record, said["control_id"], kind, said["at"], trace_of([], subject)),

@@ -10,6 +10,7 @@ from confluent_kafka import Producer
 
 from cli import kafka
 from cli.errors import CommandError
+from config.kafka import librdkafka
 from config.schema_registry import open_codec
 from config.settings import Settings
 from core.topics import REQUESTS, RESPONSES
@@ -29,7 +30,7 @@ class Exchange:
         self._records = kafka.records(self._answers)
         self._producer = Producer(
             {
-                "bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True, "linger.ms": 2,
+                **librdkafka(settings), "enable.idempotence": True, "linger.ms": 2,
                 "message.max.bytes": settings.max_record_bytes,
             },
             logger=kafka.QUIET,

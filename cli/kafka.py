@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cli.errors import CommandError
+from config.kafka import librdkafka
 from config.settings import Settings
 from core.topics import Topic
 
@@ -20,15 +21,34 @@ QUIET.propagate = False
 
 
 def admin(settings: Settings) -> tuple[AdminClient, set[str]]:
-    """A connected admin client and the names of the topics; `CommandError` when no broker answers."""
-    client = AdminClient({"bootstrap.servers": settings.kafka_bootstrap}, logger=QUIET)
+    """A connected admin client and the names of the topics; `CommandError` when no broker answers, or none takes this client."""
+    heard: list[KafkaError] = []
+    client = AdminClient({**librdkafka(settings), "error_cb": heard.append}, logger=QUIET)
     try:
         return client, set(client.list_topics(timeout=REACH_SECONDS).topics)
     except KafkaException:
+        client.poll(0)
         raise CommandError(
-            f"No Kafka broker answers at {settings.kafka_bootstrap}; start one with `millstream up`, "
-            "or set MILLSTREAM_KAFKA_BOOTSTRAP."
+            refusal(settings, heard)
+            or f"No Kafka broker answers at {settings.kafka_bootstrap} with {settings.kafka_security_protocol}; start one with "
+            "`millstream up`, or set MILLSTREAM_KAFKA_BOOTSTRAP and MILLSTREAM_KAFKA_SECURITY_PROTOCOL."
         ) from None
+
+
+def refusal(settings: Settings, heard: Iterable[KafkaError]) -> str | None:
+    """Why there is no connection although there is a broker, by what librdkafka told an `error_cb`; None when it is not that."""
+    codes = {error.code() for error in heard}
+    if KafkaError._AUTHENTICATION in codes:
+        return (
+            f"Kafka at {settings.kafka_bootstrap} refuses the user {settings.kafka_sasl_username!r} with "
+            f"{settings.kafka_sasl_mechanism}; check MILLSTREAM_KAFKA_SASL_USERNAME, _SASL_PASSWORD and _SASL_MECHANISM."
+        )
+    if KafkaError._SSL in codes:
+        return (
+            f"There is no TLS connection to Kafka at {settings.kafka_bootstrap}; check MILLSTREAM_KAFKA_SECURITY_PROTOCOL, "
+            "and that MILLSTREAM_KAFKA_SSL_CA_LOCATION holds the authority of its certificate, which must name this host."
+        )
+    return None
 
 
 def need_topics(settings: Settings, topics: list[Topic]) -> None:
@@ -36,8 +56,9 @@ def need_topics(settings: Settings, topics: list[Topic]) -> None:
     _, present = admin(settings)
     missing = [t.on(settings.topic_prefix) for t in topics if t.on(settings.topic_prefix) not in present]
     if missing:
+        hidden = "" if settings.kafka_security_protocol == "PLAINTEXT" else ", or no ACL shows it to this user"
         raise CommandError(
-            f"Topic {missing[0]} does not exist at {settings.kafka_bootstrap}; run `millstream migrate`."
+            f"Topic {missing[0]} does not exist at {settings.kafka_bootstrap}{hidden}; run `millstream migrate`."
         )
 
 
@@ -69,7 +90,7 @@ def reader(settings: Settings, topic: Topic, *, from_beginning: bool) -> Consume
     name = topic.on(settings.topic_prefix)
     consumer = Consumer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap, "group.id": "millstream-cli", "enable.auto.commit": False,
+            **librdkafka(settings), "group.id": "millstream-cli", "enable.auto.commit": False,
             "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20,
             "fetch.message.max.bytes": settings.max_record_bytes,
         },
@@ -90,7 +111,7 @@ def reader(settings: Settings, topic: Topic, *, from_beginning: bool) -> Consume
 def count(settings: Settings, topic: Topic) -> int:
     """How many records a topic holds, by its partitions' offsets."""
     name = topic.on(settings.topic_prefix)
-    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "millstream-cli"}, logger=QUIET)
+    consumer = Consumer({**librdkafka(settings), "group.id": "millstream-cli"}, logger=QUIET)
     held = 0
     for number in consumer.list_topics(name, timeout=REACH_SECONDS).topics[name].partitions:
         low, high = consumer.get_watermark_offsets(TopicPartition(name, number), timeout=REACH_SECONDS)

@@ -14,6 +14,7 @@ from cli import kafka
 from cli.errors import CommandError
 from cli.reconcile.watermark import Log
 from cli.stackfile import stack_settings
+from config.kafka import librdkafka
 from config.schema_registry import open_codec
 from config.settings import Settings
 from sinks.consumer import GROUP
@@ -136,7 +137,7 @@ def _ranges(settings: Settings) -> dict[str, Ranges]:
             "(a killed sink counts until its session has timed out)."
         )
     log = Log(settings)
-    reader = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": group}, logger=kafka.QUIET)
+    reader = Consumer({**librdkafka(settings), "group.id": group}, logger=kafka.QUIET)
     try:
         found: dict[str, Ranges] = {}
         for fact in FACTS:

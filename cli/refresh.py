@@ -9,6 +9,7 @@ from confluent_kafka import KafkaException, Producer
 
 from cli import kafka
 from cli.errors import CommandError
+from config.kafka import librdkafka
 from config.schema_registry import open_codec
 from config.settings import Settings, SettingsError
 from core.topics import CONTROL
@@ -27,9 +28,7 @@ def publish_refresh(settings: Settings, by: str, version: int) -> str | None:
     refused: list[str] = []
     try:
         kafka.need_topics(settings, [CONTROL])
-        producer = Producer(
-            {"bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True}, logger=kafka.QUIET
-        )
+        producer = Producer({**librdkafka(settings), "enable.idempotence": True}, logger=kafka.QUIET)
         producer.produce(
             CONTROL.on(settings.topic_prefix), open_codec(settings).encode(CONTROL.record, event), SUBJECT.encode(),
             headers=headers(CONTROL.record, control_id, "cli", now, trace_of([], control_id)),

@@ -20,6 +20,7 @@ from cli.errors import CommandError
 from cli.reconcile.watermark import Log
 from cli.report.window import parse_since
 from cli.stackfile import stack_settings
+from config.kafka import librdkafka
 from config.registry import lanes
 from config.schema_registry import open_codec
 from config.settings import Settings
@@ -169,7 +170,7 @@ def _publish(settings: Settings, log: Log, codec: Codec, letters: list[Letter]) 
     """Send the records and return when the broker has them all; `CommandError` says how many it has."""
     producer = Producer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True, "linger.ms": 20,
+            **librdkafka(settings), "enable.idempotence": True, "linger.ms": 20,
             # A value that was compressed when it came may only fit its topic when it is compressed again.
             "compression.type": "gzip", "message.max.bytes": 100_000_000,
             "delivery.timeout.ms": DELIVERY_SECONDS * 1_000,

@@ -22,6 +22,7 @@ from cli.reconcile.store import as_number, quoted, streamed
 from cli.reconcile.watermark import Log
 from cli.report.window import parse_since
 from cli.stackfile import stack_settings
+from config.kafka import librdkafka
 from config.prices import price_on
 from config.schema_registry import open_codec
 from config.settings import Settings
@@ -119,9 +120,7 @@ def reprice(
     encoder = Encoder(open_codec(settings), "reprice", lambda: time.time_ns() // 1_000)
     topic = USAGE.on(settings.topic_prefix)
     refused: list[str] = []
-    producer = Producer(
-        {"bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True, "linger.ms": 20}, logger=kafka.QUIET
-    )
+    producer = Producer({**librdkafka(settings), "enable.idempotence": True, "linger.ms": 20}, logger=kafka.QUIET)
     sums: dict[str, Sum] = {}
     store = Store(settings)
     try:

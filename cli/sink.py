@@ -29,7 +29,7 @@ def run(_: argparse.Namespace) -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    metrics = SinkMetrics(settings.kafka_bootstrap)
+    metrics = SinkMetrics(settings)
     with serving(settings, metrics):
         consumer.run(settings, stopped.is_set, open_codec(settings), metrics)
     return 0

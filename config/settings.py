@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from config.kafka import KafkaSettings
+
 
 class SettingsError(ValueError):
     """A setting has a value that cannot be used; the message names the setting and what it needs."""
@@ -58,12 +60,13 @@ Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(gt=0)]
 
 
-class Settings(BaseSettings):
+class Settings(KafkaSettings, BaseSettings):
     """The settings of one process; unknown keys in the file are refused, so that a typing error is seen."""
 
-    model_config = SettingsConfigDict(env_prefix="MILLSTREAM_", extra="forbid", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MILLSTREAM_", extra="forbid", populate_by_name=True, hide_input_in_errors=True
+    )
 
-    kafka_bootstrap: str = "127.0.0.1:9092"
     topic_prefix: str = ""
     topic_partitions: Count = 6
     topic_replication: Count = 1
@@ -212,6 +215,8 @@ def _read() -> Settings:
         return Settings()
     except ValidationError as invalid:
         first = invalid.errors(include_url=False, include_input=False)[0]
+        if not first["loc"]:
+            raise SettingsError(str(first["ctx"]["error"])) from None
         name = "_".join(str(part) for part in first["loc"]).upper()
         name = (
             name if name.startswith(("OPENAI", "ANTHROPIC", "GEMINI", "GOOGLE", "MILLSTREAM")) else f"MILLSTREAM_{name}"

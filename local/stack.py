@@ -47,6 +47,8 @@ class Stack:
         """Environment variables that point Millstream's processes and the providers' SDKs at this stack."""
         names = {
             "MILLSTREAM_KAFKA_BOOTSTRAP": self.kafka_bootstrap,
+            # Said, it turns off what else this machine has set for a Kafka of its own.
+            "MILLSTREAM_KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
             "MILLSTREAM_CLICKHOUSE_URL": self.clickhouse_url,
             "MILLSTREAM_DATABASE_URL": self.database_url,
         }

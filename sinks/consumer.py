@@ -21,6 +21,7 @@ from typing import Any
 from clickhouse_connect.driver.exceptions import Error as ClickHouseError
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from config.kafka import librdkafka
 from config.settings import Settings
 from schemas.codec import Codec
 from sinks.batch import Prepared, prepare
@@ -70,7 +71,7 @@ def run(settings: Settings, stop: Callable[[], bool], codec: Codec, metrics: Sin
     Raises `SchemaBehind` when ClickHouse has not been migrated.
     """
     failures = 0
-    metrics = metrics or SinkMetrics(settings.kafka_bootstrap)
+    metrics = metrics or SinkMetrics(settings)
     while not stop():
         started = time.monotonic()
         sink = Sink(settings, codec, metrics)
@@ -350,7 +351,7 @@ class Sink:
 def _consumer_config(settings: Settings) -> dict[str, Any]:
     session_ms = int(settings.session_timeout_seconds * 1000)
     return {
-        "bootstrap.servers": settings.kafka_bootstrap,
+        **librdkafka(settings),
         "group.id": settings.topic_prefix + GROUP,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,

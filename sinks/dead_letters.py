@@ -8,6 +8,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from config.kafka import librdkafka
 from config.settings import Settings
 from core.replay import NOT_CARRIED, times_seen
 from core.topics import DEAD_LETTERS
@@ -27,7 +28,7 @@ class DeadLetters:
         self._codec = codec
         self._topic = DEAD_LETTERS.on(settings.topic_prefix)
         self._config: dict[str, Any] = {
-            "bootstrap.servers": settings.kafka_bootstrap,
+            **librdkafka(settings),
             "enable.idempotence": True,
             "delivery.timeout.ms": int(DELIVERY_SECONDS * 1000),
             "message.max.bytes": 100_000_000,

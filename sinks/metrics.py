@@ -13,7 +13,9 @@ from prometheus_client import Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from config.kafka import librdkafka
 from config.monitoring import new_registry
+from config.settings import Settings
 from sinks import bodies
 from sinks.rows import FACTS
 
@@ -40,7 +42,7 @@ class Place(NamedTuple):
 class SinkMetrics:
     """The metrics of one sink process; `registry` holds them, `places` says where the sink stands."""
 
-    def __init__(self, kafka_bootstrap: str) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.registry = registry = new_registry()
         self.places: Callable[[], list[Place]] = list
         self._rows = Counter("millstream_sink_rows_total", "Rows inserted.", ("table",), registry=registry)
@@ -76,7 +78,7 @@ class SinkMetrics:
         for step in ("stored", "committed"):
             self._retries.labels(step)
         self._dead_letters.labels(STAGE, "caller_undecodable")
-        registry.register(_Lag(kafka_bootstrap, self))
+        registry.register(_Lag(settings, self))
 
     def inserted(self, table: str, rows: int, size: int, seconds: float) -> None:
         """An insert of `size` bytes was taken."""
@@ -105,9 +107,9 @@ class SinkMetrics:
 class _Lag(Collector):
     """How far the sink is behind the log, asked of Kafka when Prometheus reads the page."""
 
-    def __init__(self, bootstrap: str, metrics: SinkMetrics) -> None:
+    def __init__(self, settings: Settings, metrics: SinkMetrics) -> None:
         # It joins no group. An admin client's answers were seen not to come at all.
-        self._config = {"bootstrap.servers": bootstrap, "group.id": "millstream-metrics", "log_level": 0}
+        self._config = {**librdkafka(settings), "group.id": "millstream-metrics", "log_level": 0}
         self._metrics = metrics
         self._reader: Consumer | None = None
         # Pages are made on threads, several at once.

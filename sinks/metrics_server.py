@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from config.kafka import librdkafka
 from config.monitoring import metrics_page, port_refused, readiness
 from config.settings import Settings, SettingsError
 from sinks.metrics import SinkMetrics
@@ -52,7 +53,7 @@ class _Readiness:
         url = urlsplit(settings.clickhouse_url)
         self._clickhouse = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
         self._kafka = settings.kafka_bootstrap
-        self._admin = AdminClient({"bootstrap.servers": self._kafka, "log_level": 0})
+        self._admin = AdminClient({**librdkafka(settings), "log_level": 0})
         self._metrics = metrics
 
     def problem(self) -> str | None:

@@ -6,8 +6,10 @@ import tempfile
 from pathlib import Path
 
 import faust
+from faust.types.auth import CredentialsT
 from yarl import URL
 
+from config.kafka import aiokafka
 from config.settings import Settings
 from streams.header_names import read_leniently
 from streams.transport import QuietMonitor, Transport
@@ -24,6 +26,7 @@ def build_app(group: str, settings: Settings) -> faust.App:
     app = faust.App(
         group,
         broker=brokers,
+        broker_credentials=credentials(settings),
         store="memory://",
         # Faust wants a folder for tables, which no stage has.
         datadir=str(Path(tempfile.gettempdir()) / "millstream-faust"),
@@ -51,3 +54,15 @@ def build_app(group: str, settings: Settings) -> faust.App:
     app.transport = Transport(brokers, app, app.loop)
     app.producer_transport = Transport(brokers, app, app.loop)
     return app
+
+
+def credentials(settings: Settings) -> CredentialsT | None:
+    """Faust's own form of what aiokafka is told; None where Kafka asks for nothing."""
+    told = aiokafka(settings)
+    tls = told.get("ssl_context")
+    if settings.kafka_sasl:
+        return faust.SASLCredentials(
+            username=told["sasl_plain_username"], password=told["sasl_plain_password"],
+            mechanism=told["sasl_mechanism"], ssl_context=tls,
+        )  # fmt: skip
+    return faust.SSLCredentials(tls) if tls is not None else None

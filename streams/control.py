@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from agents.cancel import Cancellations
 from agents.outgoing import decode
+from config.kafka import aiokafka
 from config.settings import Settings
 from core.topics import CONTROL
 from schemas.codec import Codec, Undecodable
@@ -25,7 +26,7 @@ class Control:
     def __init__(
         self, settings: Settings, codec: Codec, cancellations: Cancellations, refresh: Callable[[], Awaitable[Any]]
     ) -> None:
-        self._bootstrap = settings.kafka_bootstrap
+        self._settings = settings
         self._topic = CONTROL.on(settings.topic_prefix)
         self._codec = codec
         self._cancellations = cancellations
@@ -37,7 +38,7 @@ class Control:
         while True:
             # No group, so that every process reads every record.
             consumer = AIOKafkaConsumer(
-                self._topic, bootstrap_servers=self._bootstrap, group_id=None, auto_offset_reset="latest"
+                self._topic, **aiokafka(self._settings), group_id=None, auto_offset_reset="latest"
             )
             try:
                 await consumer.start()

@@ -9,6 +9,9 @@ import time
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from config.kafka import aiokafka
+from config.settings import Settings
+
 LOG = logging.getLogger(__name__)
 #: How long an answer of the broker is believed, in seconds.
 BELIEVED = 60.0
@@ -18,8 +21,8 @@ PAUSE = 1.0
 class ReplyTopics:
     """Asks the broker for topics by their names there, and remembers what it said for a minute."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._known: dict[str, tuple[float, int | None]] = {}
         self._client: AIOKafkaAdminClient | None = None
         self._asking = asyncio.Lock()
@@ -46,7 +49,7 @@ class ReplyTopics:
 
     async def _ask(self, topic: str) -> int | None:
         if self._client is None:
-            client = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap)
+            client = AIOKafkaAdminClient(**aiokafka(self._settings))
             try:
                 await client.start()
             except BaseException:

@@ -73,7 +73,7 @@ def open_tools(settings: Settings, codec: Codec, refused: Callable[[Sequence[str
         Standings(
             transactions, signals, now_us, lambda heard: metrics.routing.standings_heard(heard, signals.states())
         ),
-        ReplyTopics(settings.kafka_bootstrap), Cancellations(), AsyncExitStack(),
+        ReplyTopics(settings), Cancellations(), AsyncExitStack(),
     )  # fmt: skip
     tools.at_exit.push_async_callback(tools.snapshot.close)
     tools.at_exit.push_async_callback(tools.reply_topics.close)

@@ -13,6 +13,7 @@ from confluent_kafka import Message, Producer
 
 from cli import kafka
 from cli.lines import request_of
+from config.kafka import librdkafka
 from config.schema_registry import open_codec
 from config.settings import Settings
 from core.registry import Route, Target
@@ -57,7 +58,7 @@ class Traffic:
         self._requests, self._rate, self._rng = requests, rate, random.Random(seed)
         self._producer = Producer(
             {
-                "bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True, "linger.ms": 5,
+                **librdkafka(settings), "enable.idempotence": True, "linger.ms": 5,
                 "delivery.timeout.ms": int(DELIVERY_SECONDS * 1_000), "reconnect.backoff.max.ms": 500,
                 "queue.buffering.max.messages": 1_000_000,
             },

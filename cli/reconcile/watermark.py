@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from cli import kafka
+from config.kafka import librdkafka
 from config.registry import lanes
 from config.settings import Settings
 from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE, Topic, calls
@@ -202,7 +203,7 @@ def _within(offsets: Offsets, low: Offsets, end: Offsets) -> Offsets:
 def _consumer(settings: Settings, group: str) -> Consumer:
     return Consumer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap, "group.id": group, "enable.auto.commit": False,
+            **librdkafka(settings), "group.id": group, "enable.auto.commit": False,
             "enable.partition.eof": True, "auto.offset.reset": "earliest", "fetch.wait.max.ms": 20,
             "fetch.message.max.bytes": settings.max_record_bytes,
         },

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from cli.errors import CommandError
-from cli.kafka import QUIET, REACH_SECONDS
+from cli.kafka import QUIET, REACH_SECONDS, refusal
+from config.kafka import librdkafka
 from config.registry import lanes
 from config.settings import Settings
 from core.topics import REQUESTS, USAGE, Topic, calls
@@ -33,7 +34,8 @@ class Lags:
     def __init__(self, settings: Settings, wanted: Mapping[str, Group]) -> None:
         self._settings = settings
         self._wanted = wanted
-        config = {"bootstrap.servers": settings.kafka_bootstrap, "enable.auto.commit": False}
+        self._heard: list[KafkaError] = []
+        config = {**librdkafka(settings), "enable.auto.commit": False, "error_cb": self._heard.append}
         self._consumers = {
             lane: Consumer({**config, "group.id": group}, logger=QUIET) for lane, (group, _) in wanted.items()
         }
@@ -44,6 +46,7 @@ class Lags:
         What a group has never committed counts from the oldest record there is. `CommandError` when Kafka does not answer.
         """
         lags = {}
+        self._heard.clear()
         try:
             for lane, consumer in self._consumers.items():
                 topics = consumer.list_topics(timeout=REACH_SECONDS).topics
@@ -54,8 +57,11 @@ class Lags:
                         _lag(consumer, place) for place in consumer.committed(places, timeout=REACH_SECONDS)
                     )
         except KafkaException as why:
+            for consumer in self._consumers.values():
+                consumer.poll(0)
             raise CommandError(
-                f"Kafka at {self._settings.kafka_bootstrap} does not tell the groups' offsets ({why.args[0].str()}); try again."
+                refusal(self._settings, self._heard)
+                or f"Kafka at {self._settings.kafka_bootstrap} does not tell the groups' offsets ({why.args[0].str()}); try again."
             ) from None
         return lags
 

@@ -42,7 +42,7 @@ from sinks.metrics_server import serving
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 settings, writer.INSERT_SECONDS = Settings.model_validate_json(sys.argv[1]), float(sys.argv[2])
-metrics = SinkMetrics(settings.kafka_bootstrap)
+metrics = SinkMetrics(settings)
 with serving(settings, metrics):
     run(settings, stop.is_set, Codec(), metrics)
 """

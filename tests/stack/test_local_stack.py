@@ -79,4 +79,5 @@ def test_the_environment_points_workers_and_sdks_at_the_stack() -> None:
     assert full["OPENAI_BASE_URL"] == "http://s/openai/v1"
     assert full["ANTHROPIC_BASE_URL"] == "http://s/anthropic"
     bare = Stack("k:1", "http://c", "sqlite:///x", None, None, "/d").environment()
-    assert set(bare) == {"MILLSTREAM_KAFKA_BOOTSTRAP", "MILLSTREAM_CLICKHOUSE_URL", "MILLSTREAM_DATABASE_URL"}
+    kafka = {"MILLSTREAM_KAFKA_BOOTSTRAP", "MILLSTREAM_KAFKA_SECURITY_PROTOCOL"}
+    assert set(bare) == {*kafka, "MILLSTREAM_CLICKHOUSE_URL", "MILLSTREAM_DATABASE_URL"}

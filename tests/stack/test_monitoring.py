@@ -177,7 +177,7 @@ def test_a_sink_that_cannot_store_is_not_ready(pipeline: Running, changes: dict[
     """Without Kafka, without ClickHouse or without partitions, `/readyz` is 503 with the reason, and `/healthz` stays 200."""
     port = free_port()
     settings = pipeline.settings.model_copy(update={**changes, "metrics_port": port})
-    with serving(settings, SinkMetrics(settings.kafka_bootstrap)):
+    with serving(settings, SinkMetrics(settings)):
         status, body = get(f"http://127.0.0.1:{port}/readyz")
         assert (status, json.loads(body)) == (503, {"ready": False, "reason": word})
         assert get(f"http://127.0.0.1:{port}/healthz")[0] == 200
@@ -189,7 +189,7 @@ def test_lag_is_what_the_log_holds_beyond_the_sink(
     """Lag in records is the log's end less the sink's place, in seconds the age of the oldest record it waits to store."""
     name = REQUESTS.on(pipeline.settings.topic_prefix)
     count = pipeline.settings.topic_partitions
-    metrics = SinkMetrics(pipeline.settings.kafka_bootstrap)
+    metrics = SinkMetrics(pipeline.settings)
     metrics.places = lambda: [Place(name, number, 0, 1_000 if number else None) for number in range(count)]
     found = {family.name: family.samples[0].value for family in metrics.registry.collect() if family.samples}
     assert found["millstream_sink_lag_records"] == len(log(pipeline, REQUESTS)) >= 5

@@ -287,7 +287,7 @@ def test_a_sink_that_its_group_does_not_know_starts_afresh(monkeypatch: pytest.M
     """A consumer that never becomes a member is given up, so that `run` makes another one."""
     monkeypatch.setattr(consumer, "REJOIN_SECONDS", 1.0)
     settings = Settings(kafka_bootstrap=f"127.0.0.1:{free_port()}")
-    sink = consumer.Sink(settings, Codec(), SinkMetrics(settings.kafka_bootstrap))
+    sink = consumer.Sink(settings, Codec(), SinkMetrics(settings))
     try:
         with pytest.raises(KafkaException, match="does not take this consumer back"):
             sink.run(lambda: False)

@@ -176,7 +176,7 @@ class Astray(Sink):
 def test_kafka_failing_during_an_assignment(world: MakeWorld) -> None:
     """What Kafka says while partitions are assigned comes out as the exception after which a sink starts afresh."""
     here = world(partitions=1)
-    sink = Astray(here.settings, here.codec, SinkMetrics(here.kafka.bootstrap))
+    sink = Astray(here.settings, here.codec, SinkMetrics(here.settings))
     with pytest.raises(KafkaException):
         sink.run(lambda: False)
     sink.close()

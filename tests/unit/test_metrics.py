@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from agents.model_list import RESULTS
 from config.monitoring import metrics_page
+from config.settings import Settings
 from core.errors import CODES
 from core.outcome import Drop, Emit, Reject
 from core.standing import Standing
@@ -146,13 +147,13 @@ def test_prometheus_has_nothing_to_say_against_the_page() -> None:
     metrics.routing.chosen("google", "gemini-2.5-flash", "extraction", 0.42)
     metrics.routing.health_checked("openai", "good")
     metrics.routing.standings_heard({"openai": Standing("healthy")}, {("openai", "gpt-5"): "open"})
-    for registry in (metrics.registry, SinkMetrics("127.0.0.1:9").registry):
+    for registry in (metrics.registry, SinkMetrics(Settings(kafka_bootstrap="127.0.0.1:9")).registry):
         promtool("check", "metrics", text=metrics_page(registry, "")[0].decode())
 
 
 def test_every_table_of_the_sink_has_its_series_from_the_start() -> None:
     """Rows and bytes begin at 0 for bodies as for facts, retries for both steps, lost records for every topic."""
-    metrics = SinkMetrics("127.0.0.1:9")
+    metrics = SinkMetrics(Settings(kafka_bootstrap="127.0.0.1:9"))
     facts = {(fact.table,) for fact in FACTS}
     for name, labels in (
         ("millstream_sink_rows_total", {*facts, ("bodies",)}),
