@@ -61,5 +61,5 @@ def last_minute(store: Asks, lanes: list[Lane]) -> tuple[Minute, Freshness]:
     )
 
 
-def _whole(value: float) -> int | None:
-    return None if math.isnan(value) else round(value)
+def _whole(value: float | None) -> int | None:
+    return None if value is None or math.isnan(value) else round(value)
