@@ -44,7 +44,7 @@ class Admit:
     """The admit stage."""
 
     def __init__(
-        self, codec: Codec, transactions: Transactions, tasks: Tasks, planner: Planner, rules: AdmitRules,
+        self, codec: Codec, transactions: Transactions, tasks: Callable[[], Tasks], planner: Planner, rules: AdmitRules,
         partitions: Partitions, clock: Clock,
     ) -> None:  # fmt: skip
         self._codec = codec
@@ -102,12 +102,13 @@ class Admit:
 
     async def _prepare(self, request: LlmRequest) -> Prepared | Error:
         """The request with its task's messages, made also of a page that the deployment fetches for it."""
-        url = self._tasks.page_of(request)
+        tasks = self._tasks()
+        url = tasks.page_of(request)
         try:
             page = await fetch_text(url) if url is not None else None
         except NotFetched as why:
             return error("caller_invalid_request", f"The page that the input names cannot be read. {why}")
-        return self._tasks.prepare(request, request["user"] or request["request_id"], page)
+        return tasks.prepare(request, request["user"] or request["request_id"], page)
 
     async def _reply_to(self, request: LlmRequest, headers: Headers) -> ReplyTo | NoReplyTo | None:
         """Where a copy of the answer goes, or why it cannot."""

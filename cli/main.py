@@ -14,7 +14,7 @@ from config.settings import SettingsError
 COMMANDS = {
     "up": "start a local stack and all workers, until Ctrl-C",
     "send": "send one request, or a file of them, and print the answers",
-    "tasks": "list the named tasks, show one, or print the messages that it makes of an input",
+    "tasks": "list, show and store the named tasks, or print the messages that one makes of an input",
     "cancel": "stop a request's call",
     "tail": "print the records of a topic as they come",
     "worker": "run the stage admit, complete or meter",

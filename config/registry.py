@@ -16,6 +16,7 @@ from config.registry_entries import Contents, RegistryInvalid
 from config.registry_models import PROVIDERS
 from config.registry_store import Changed, change, contents_of, version_of
 from config.settings import PROVIDER_NAMES, ProviderSettings, Settings
+from config.task_sources import problems_of
 from core.default_routes import default_routes
 from core.registry import Model, Provider, Registry, Route
 from core.registry_rules import check, reachable
@@ -27,9 +28,13 @@ PATTERN = re.compile(r"[*?[]")
 def load(db: Connection, settings: Settings, now: int) -> Registry:
     """The registry as it stands, `now` in microseconds since 1970; `RegistryInvalid` lists all that keeps it from being used."""
     registry = complete(contents_of(db), settings, now, version_of(db))
-    if problems := check(registry, PROVIDER_NAMES).problems:
+    if problems := _problems(registry, settings):
         raise RegistryInvalid(problems)
     return registry
+
+
+def _problems(registry: Registry, settings: Settings) -> list[str]:
+    return [*check(registry, PROVIDER_NAMES).problems, *problems_of(registry.tasks, settings)]
 
 
 def from_environment(settings: Settings, now: int = 0) -> Registry:
@@ -52,7 +57,8 @@ def complete(contents: Contents, settings: Settings, now: int, version: int = 0)
     models |= _named(
         providers, settings, {target.model for route in routes for target in route.targets} - models.keys(), now
     )
-    registry = Registry(providers, tuple({**models, **contents.models}.values()), routes, version, now)
+    tasks = tuple(contents.tasks.values())
+    registry = Registry(providers, tuple({**models, **contents.models}.values()), routes, tasks, version, now)
     if contents.routes:
         return registry
     usable, _ = reachable(registry)
@@ -97,8 +103,8 @@ def apply(db: Connection, edit: Callable[[Contents], Contents], settings: Settin
     """
 
     def checked(before: Contents, after: Contents) -> None:
-        problems = check(complete(after, settings, now), PROVIDER_NAMES).problems
-        if problems and (added := set(problems) - set(check(complete(before, settings, now), PROVIDER_NAMES).problems)):
+        problems = _problems(complete(after, settings, now), settings)
+        if problems and (added := set(problems) - set(_problems(complete(before, settings, now), settings))):
             raise RegistryInvalid([problem for problem in problems if problem in added])
 
     return change(db, edit, checked, by, now)

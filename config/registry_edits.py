@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from config.registry_entries import Contents, E, Entry, RegistryInvalid, name_of
+from config.registry_entries import WORDS, Contents, E, Entry, RegistryInvalid, name_of
 from core.registry import Provider
 
 Edit = Callable[[Contents], Contents]
@@ -18,7 +18,9 @@ def add(entry: Entry) -> Edit:
     def edit(contents: Contents) -> Contents:
         kind = type(entry)
         if name_of(entry) in _section(contents, kind):
-            raise RegistryInvalid([f"{kind.__name__} {name_of(entry)} is registered already; change it with `set`."])
+            raise RegistryInvalid(
+                [f"{WORDS[kind].capitalize()} {name_of(entry)} is registered already; change it with `set`."]
+            )
         return put(entry)(contents)
 
     return edit
@@ -58,16 +60,16 @@ def found(contents: Contents, kind: type[E], name: str) -> E:
     """The entry with a name; `RegistryInvalid` says which there are where there is none."""
     section = _section(contents, kind)
     if name not in section:
-        there = f"there are {', '.join(sorted(section))}" if section else f"no {kind.__name__.lower()} is"
-        raise RegistryInvalid([f"{kind.__name__} {name} is not registered in the database; {there}."])
+        there = f"there are {', '.join(sorted(section))}" if section else f"no {WORDS[kind]} is"
+        raise RegistryInvalid([f"{WORDS[kind].capitalize()} {name} is not registered in the database; {there}."])
     return section[name]
 
 
 def _section(contents: Contents, kind: type[E]) -> Mapping[str, E]:
-    section: Mapping[str, E] = getattr(contents, f"{kind.__name__.lower()}s")
+    section: Mapping[str, E] = getattr(contents, f"{WORDS[kind]}s")
     return section
 
 
 def _with(contents: Contents, kind: type[Entry], section: Mapping[str, Entry]) -> Contents:
-    changed: dict[str, Any] = {f"{kind.__name__.lower()}s": section}
+    changed: dict[str, Any] = {f"{WORDS[kind]}s": section}
     return replace(contents, **changed)

@@ -1,4 +1,4 @@
-"""Providers, models and routes as plain data and back: what the rows, the audit and the YAML file hold of them."""
+"""Providers, models, routes and tasks as plain data and back: what the rows, the audit and the YAML file hold of them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from typing import Any, TypeVar
 
+import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from core.registry import Model, Provider, Route
+from core.registry import Model, Provider, Route, StoredTask
 
-Entry = Provider | Model | Route
-E = TypeVar("E", bound=Provider | Model | Route)
-_ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Provider, Model, Route)}
+Entry = Provider | Model | Route | StoredTask
+E = TypeVar("E", bound=Provider | Model | Route | StoredTask)
+#: What each kind of entry is called.
+WORDS: Mapping[type[Any], str] = {Provider: "provider", Model: "model", Route: "route", StoredTask: "task"}
+_ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in WORDS}
 
 
 class RegistryInvalid(ValueError):
@@ -26,11 +29,12 @@ class RegistryInvalid(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a database or a file holds of a registry: providers and routes by name, models by `provider/model`."""
+    """What a database or a file holds of a registry: providers, routes and tasks by name, models by `provider/model`."""
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
     models: Mapping[str, Model] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
+    tasks: Mapping[str, StoredTask] = field(default_factory=dict)
 
     def by_subject(self) -> dict[str, Entry]:
         """Every entry by what it is called in the audit, such as `route extraction`."""
@@ -38,6 +42,7 @@ class Contents:
             ("provider", self.providers),
             ("model", self.models),
             ("route", self.routes),
+            ("task", self.tasks),
         )
         return {f"{kind} {name}": entry for kind, entries in kinds for name, entry in sorted(entries.items())}
 
@@ -48,8 +53,20 @@ def name_of(entry: Entry) -> str:
 
 
 def plain(entry: Entry) -> dict[str, Any]:
-    """An entry as JSON would have it: sets sorted, decimals as text."""
+    """An entry as JSON would have it: sets sorted, decimals as text; a task as its file would."""
+    if isinstance(entry, StoredTask):
+        return {"name": entry.name, **orjson.loads(entry.definition)}
     return {part.name: _plain(getattr(entry, part.name)) for part in fields(entry)}
+
+
+def definition(document: Mapping[str, Any], where: str) -> str:
+    """The definition of a stored task; `RegistryInvalid` says of `where` what JSON cannot hold."""
+    try:
+        return orjson.dumps(document).decode()
+    except TypeError as problem:
+        raise RegistryInvalid(
+            [f"{where} cannot be stored as JSON ({problem}); write keys and values as text."]
+        ) from None
 
 
 def _plain(value: Any) -> Any:
@@ -88,6 +105,17 @@ def parse(kind: type[E], data: Mapping[str, Any], where: str) -> E:
             place = ".".join(str(part) for part in wrong["loc"])
             problems.append(f"{where} has a {place} that cannot be used: {wrong['msg'].rstrip('.')}.")
         raise RegistryInvalid(problems) from None
+    if isinstance(entry, StoredTask) and not _is_object(entry.definition):
+        problems.append(
+            f"{where} has a definition that is no JSON object; remove the task, or add it again from its file."
+        )
     if problems:
         raise RegistryInvalid(problems)
     return entry
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(orjson.loads(text), dict)
+    except orjson.JSONDecodeError:
+        return False

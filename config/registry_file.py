@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from config.registry_entries import Contents, E, Entry, RegistryInvalid, parse, plain
-from core.registry import Model, Provider, Route
+from config.registry_entries import WORDS, Contents, E, Entry, RegistryInvalid, definition, parse, plain
+from core.registry import Model, Provider, Route, StoredTask
 
-SECTIONS = ("providers", "models", "routes")
+SECTIONS = ("providers", "models", "routes", "tasks")
 TIMES = ("valid_from", "valid_until")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -36,6 +36,17 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """YAML with texts of several lines, such as prompts, as they read."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
 def to_yaml(contents: Contents) -> str:
     """The contents as YAML, the same text for the same contents."""
     document = {
@@ -43,7 +54,14 @@ def to_yaml(contents: Contents) -> str:
         "models": {name: _shown(entry, ("provider", "name")) for name, entry in sorted(contents.models.items())},
         "routes": {name: _shown(entry, ("name",)) for name, entry in sorted(contents.routes.items())},
     }
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    if contents.tasks:
+        document["tasks"] = {name: _shown(entry, ("name",)) for name, entry in sorted(contents.tasks.items())}
+    return dump(document)
+
+
+def dump(document: Mapping[str, Any]) -> str:
+    """Plain data as YAML, its keys in their order."""
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def from_yaml(text: str) -> Contents:
@@ -64,9 +82,10 @@ def from_yaml(text: str) -> Contents:
     providers = dict(read.section("providers", Provider))
     models = dict(read.section("models", Model))
     routes = dict(read.section("routes", Route))
+    tasks = dict(read.section("tasks", StoredTask))
     if problems:
         raise RegistryInvalid(problems)
-    return Contents(providers, models, routes)
+    return Contents(providers, models, routes, tasks)
 
 
 class _Reading:
@@ -83,7 +102,7 @@ class _Reading:
             self._problems.append(f"{key} is no mapping of names to entries.")
             return
         for name, given in section.items():
-            where = f"{key[:-1].capitalize()} {name}"
+            where = f"{WORDS[kind].capitalize()} {name}"
             if given is not None and not isinstance(given, dict):
                 self._problems.append(f"{where} is no mapping of fields to values.")
                 continue
@@ -101,6 +120,8 @@ def _read(kind: type[Any], name: str, given: Mapping[str, Any], where: str) -> d
         raise RegistryInvalid([f"{where} has the field {doubled[0]!r}, which its key already says; leave it out."])
     if kind is Model and not named["name"]:
         raise RegistryInvalid([f"{where} is not PROVIDER/MODEL, such as openai/gpt-5-mini."])
+    if kind is StoredTask:
+        return {**named, "definition": definition(data, where)}
     for field in TIMES:
         if field in data and data[field] is not None:
             data[field] = time_of(data[field], f"{where} has a {field}")
@@ -135,6 +156,8 @@ def time_text(time_us: int) -> str:
 
 def _shown(entry: Entry, without: tuple[str, ...]) -> dict[str, Any]:
     """An entry as the file has it."""
+    if isinstance(entry, StoredTask):
+        return {field: value for field, value in plain(entry).items() if field not in without}
     defaults = {part.name: part.default for part in fields(entry)}
     shown = {
         field: value

@@ -1,8 +1,8 @@
-"""The tables of the registry (SQLAlchemy): providers, models and routes, their health, and who changed what."""
+"""The tables of the registry (SQLAlchemy): providers, models, routes and tasks, their health, and who changed what."""
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, String, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, String, Table, Text
 
 from config.models import METADATA
 
@@ -10,7 +10,7 @@ from config.models import METADATA
 COUNTED = BigInteger().with_variant(Integer, "sqlite")
 DOCUMENT = JSON(none_as_null=True)
 
-#: One row a provider; the columns of this table and the next two are the fields of the types in `core.registry`.
+#: One row a provider; the columns of this table and the next three are the fields of the types in `core.registry`.
 PROVIDERS = Table(
     "providers",
     METADATA,
@@ -61,6 +61,14 @@ ROUTES = Table(
     Column("max_attempts", Integer),
     Column("cache_seconds", Integer),
     Column("cache_shared", Boolean, nullable=False),
+)
+
+#: One row a named task; `definition` is JSON as text, because the order of a schema's properties counts.
+TASKS = Table(
+    "tasks",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("definition", Text, nullable=False),
 )
 
 #: One row a provider or `provider/model` that the health checker has looked at; times in microseconds since 1970.

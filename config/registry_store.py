@@ -9,12 +9,14 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from config.registry_entries import Contents, E, Entry, RegistryInvalid, parse, plain
-from config.registry_models import MODELS, PROVIDERS, REGISTRY_AUDIT, REGISTRY_VERSION, ROUTES
-from core.registry import Model, Provider, Route
+from config.registry_entries import WORDS, Contents, E, Entry, RegistryInvalid, parse, plain
+from config.registry_models import MODELS, PROVIDERS, REGISTRY_AUDIT, REGISTRY_VERSION, ROUTES, TASKS
+from core.registry import Model, Provider, Route, StoredTask
 
 #: Removed rows go before the rows that others need, so models leave before providers and come after them.
-TABLES: tuple[tuple[type[Entry], Table], ...] = ((Provider, PROVIDERS), (Model, MODELS), (Route, ROUTES))
+TABLES: tuple[tuple[type[Entry], Table], ...] = (
+    (Provider, PROVIDERS), (Model, MODELS), (Route, ROUTES), (StoredTask, TASKS),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def contents_of(db: Connection) -> Contents:
             data = dict(row._mapping)
             name = f"{data['provider']}/{data['name']}" if kind is Model else data["name"]
             try:
-                yield parse(kind, data, f"{kind.__name__} {name}")
+                yield parse(kind, data, f"{WORDS[kind].capitalize()} {name}")
             except RegistryInvalid as wrong:
                 problems.extend(wrong.problems)
 
@@ -64,6 +66,7 @@ def contents_of(db: Connection) -> Contents:
         {provider.name: provider for provider in rows(Provider, PROVIDERS)},
         {model.full_name: model for model in rows(Model, MODELS)},
         {route.name: route for route in rows(Route, ROUTES)},
+        {task.name: task for task in rows(StoredTask, TASKS)},
     )
     if problems:
         raise RegistryInvalid(problems)
@@ -137,9 +140,12 @@ def _write(db: Connection, before: Contents, after: Contents) -> None:
         new = {name: e for name, e in after.by_subject().items() if isinstance(e, kind)}
         for name, entry in old.items():
             if new.get(name) != entry:
-                data = plain(entry)
-                keys = [column == data[column.name] for column in table.primary_key.columns]
+                keys = [column == getattr(entry, column.name) for column in table.primary_key.columns]
                 db.execute(table.delete().where(*keys))
-        rows = [plain(entry) for name, entry in new.items() if old.get(name) != entry]
+        rows = [_row(entry) for name, entry in new.items() if old.get(name) != entry]
         if rows:
             db.execute(insert(table), rows)
+
+
+def _row(entry: Entry) -> dict[str, Any]:
+    return {"name": entry.name, "definition": entry.definition} if isinstance(entry, StoredTask) else plain(entry)

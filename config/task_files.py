@@ -1,9 +1,11 @@
-"""Named tasks as they stand in their files: one YAML file a task, checked whole before anything runs on it."""
+"""Named tasks as they are written: one YAML file a task, or an entry of the registry, checked whole before anything runs on it."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +28,9 @@ class _Strict(BaseModel):
 
 class _Prompt(_Strict):
     name: Name
-    weight: Annotated[int, Field(ge=0, le=1_000_000)] = 1
+    #: Percent of the traffic; what all shares leave goes to the versions without one, by weight.
+    share: Annotated[float, Field(ge=0, le=100)] | None = None
+    weight: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     system: str | None = None
     user: str
 
@@ -84,7 +88,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A named task. `route` is the task's name in routes, `output` the JSON schema of answers, in text.
+    """A named task, `document` as it was written, in the file `path` or in the registry. `route` is the task's name in routes, `output` the JSON schema of answers, in text.
 
     `page` names two inputs: a URL, and the one that its page's text goes into.
     """
@@ -99,15 +103,35 @@ class Task:
     attachments: tuple[Attachment, ...]
     page: tuple[str, str] | None
     prompts: tuple[Prompt, ...]
-    path: Path
+    document: Mapping[str, Any]
+    path: Path | None
 
 
 def read_task(path: Path) -> Task:
     """The task in a file; `SettingsError` names file, field and what is wrong."""
+    document = read_document(path)
     try:
-        return _task(path, _checked(_loaded(path)))
+        if path.stem != document.get("name", path.stem):
+            raise _Wrong(f"field name is {document['name']!r}; it must be the file's own, {path.stem!r}.")
+        return _task(document, path)
     except _Wrong as wrong:
         raise SettingsError(f"Task file {path}: {wrong}") from None
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """What a file says of a task, not yet checked; `SettingsError` when it is no mapping in YAML."""
+    try:
+        document = _loaded(path)
+        if not isinstance(document, dict):
+            raise _Wrong("it is no mapping; begin with `name: ...`.")
+        return document
+    except _Wrong as wrong:
+        raise SettingsError(f"Task file {path}: {wrong}") from None
+
+
+def task_of(document: Mapping[str, Any]) -> Task:
+    """The task in plain data; ValueError says in one sentence which field is wrong."""
+    return _task(document, None)
 
 
 class _Wrong(ValueError):
@@ -152,9 +176,7 @@ def _loaded(path: Path) -> Any:
         raise _Wrong("it is nested too deep to be read.") from None
 
 
-def _checked(content: Any) -> _File:
-    if not isinstance(content, dict):
-        raise _Wrong("it is no mapping; begin with `name: ...`.")
+def _checked(content: Mapping[str, Any]) -> _File:
     try:
         return _File.model_validate(content)
     except ValidationError as invalid:
@@ -165,17 +187,15 @@ def _checked(content: Any) -> _File:
         raise _Wrong(f"field {field}: {first['msg']}.") from None
 
 
-def _task(path: Path, file: _File) -> Task:
-    if path.stem != file.name:
-        raise _Wrong(f"field name is {file.name!r}; it must be the file's own, {path.stem!r}.")
+def _task(document: Mapping[str, Any], path: Path | None) -> Task:
+    file = _checked(document)
     inputs = _schema("input", file.input)
     if file.output is not None:
         _schema("output", file.output)
     names = [prompt.name for prompt in file.prompts]
     if len(set(names)) < len(names):
         raise _Wrong("field prompts: two versions have one name; give each its own.")
-    if not any(prompt.weight for prompt in file.prompts):
-        raise _Wrong("field prompts: every weight is 0; give one version a weight of at least 1.")
+    weights = _weights(file.prompts)
     for number, attached in enumerate(file.attach):
         _need_input(inputs, f"attach[{number}].data", attached.data)
         _need_input(inputs, f"attach[{number}].media_type", attached.media_type)
@@ -187,11 +207,38 @@ def _task(path: Path, file: _File) -> Task:
         output=None if file.output is None else orjson.dumps(file.output).decode(), parameters=file.parameters,
         repair=file.repair, attachments=tuple(Attachment(a.type, a.data, a.media_type) for a in file.attach),
         page=None if file.page is None else (file.page.url, file.page.into),
-        prompts=tuple(_prompt(number, prompt, inputs) for number, prompt in enumerate(file.prompts)), path=path,
+        prompts=tuple(
+            _prompt(number, prompt, weight, inputs) for number, (prompt, weight) in enumerate(zip(file.prompts, weights, strict=True))
+        ),
+        document=document, path=path,
     )  # fmt: skip
 
 
-def _prompt(number: int, prompt: _Prompt, inputs: Schema) -> Prompt:
+def _weights(prompts: Sequence[_Prompt]) -> list[int]:
+    """The weight of each version, in the smallest numbers that give every share exactly."""
+    for number, prompt in enumerate(prompts):
+        if prompt.share is not None and prompt.weight is not None:
+            raise _Wrong(f"field prompts[{number}] ({prompt.name}) has a share and a weight; keep one of them.")
+    shares = {number: Fraction(str(p.share)) / 100 for number, p in enumerate(prompts) if p.share is not None}
+    others = {number: 1 if p.weight is None else p.weight for number, p in enumerate(prompts) if p.share is None}
+    taken, whole = sum(shares.values()), sum(others.values())
+    if taken > 1:
+        raise _Wrong(f"field prompts: the shares sum to {float(taken * 100):g} percent; bring them to at most 100.")
+    if not shares and not whole:
+        raise _Wrong("field prompts: every weight is 0; give one version a weight of at least 1.")
+    if taken < 1 and not whole:
+        raise _Wrong(
+            f"field prompts: the shares sum to {float(taken * 100):g} percent and no version takes the rest; "
+            "leave one without a share, or bring them to 100."
+        )
+    parts = shares | {number: Fraction((1 - taken) * weight, whole or 1) for number, weight in others.items()}
+    if not shares:
+        return list(others.values())
+    scale = lcm(*(part.denominator for part in parts.values()))
+    return [int(parts[number] * scale) for number in range(len(prompts))]
+
+
+def _prompt(number: int, prompt: _Prompt, weight: int, inputs: Schema) -> Prompt:
     def compiled(field: str, source: str) -> Template:
         try:
             return Template(source, inputs.schema)
@@ -199,7 +246,7 @@ def _prompt(number: int, prompt: _Prompt, inputs: Schema) -> Prompt:
             raise _Wrong(f"field prompts[{number}].{field} ({prompt.name}): {problem}") from None
 
     system = None if prompt.system is None else compiled("system", prompt.system)
-    return Prompt(prompt.name, prompt.weight, system, compiled("user", prompt.user))
+    return Prompt(prompt.name, weight, system, compiled("user", prompt.user))
 
 
 def _schema(field: str, schema: dict[str, Any]) -> Schema:

@@ -1,8 +1,4 @@
-"""Named tasks: of a task's name and its inputs, the messages that a model gets.
-
-The shipped tasks are the YAML files in `config/tasks`; a deployment adds or replaces some by files of the same form in the
-folder that the setting `tasks_dir` names.
-"""
+"""Named tasks: of a task's name and its inputs, the messages that a model gets."""
 
 from __future__ import annotations
 
@@ -10,20 +6,22 @@ import base64
 import binascii
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import orjson
 
-from config.settings import Settings, SettingsError
-from config.task_files import Prompt, Task, read_task
+from config.settings import Settings
+from config.task_files import Prompt, Task
+from config.task_sources import from_files, stored
 from config.templates import TemplateError
 from core.errors import error
+from core.registry import StoredTask
 from schemas.events import ContentPart, Error, LlmRequest, Message, Parameters
 
-SHIPPED = Path(__file__).parent / "tasks"
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +48,19 @@ class Tasks:
 
     @classmethod
     def load(cls, settings: Settings) -> Tasks:
-        """The shipped tasks and the deployment's own; `SettingsError` names file, field and what is wrong."""
-        tasks = {path.stem: read_task(path) for path in sorted(SHIPPED.glob("*.yaml"))}
-        if settings.tasks_dir is not None:
-            folder = Path(settings.tasks_dir)
-            if not folder.is_dir():
-                raise SettingsError(
-                    f"Setting MILLSTREAM_TASKS_DIR is {folder}, which is no folder; make it or unset it."
-                )
-            for path in sorted(folder.iterdir()):
-                if path.suffix == ".yml":
-                    raise SettingsError(f"Task file {path}: its name must end in .yaml; rename it.")
-                if path.suffix == ".yaml":
-                    tasks[path.stem] = read_task(path)
-        return cls(tasks, settings.max_request_bytes, settings.task_fetch_urls)
+        """The shipped tasks and the deployment's own files; `SettingsError` names file, field and what is wrong."""
+        return cls(from_files(settings), settings.max_request_bytes, settings.task_fetch_urls)
+
+    def with_stored(self, tasks: Iterable[StoredTask]) -> Self:
+        """These tasks, and those of a registry in place of the ones with their names."""
+        found = dict(self._tasks)
+        for each in tasks:
+            try:
+                found[each.name] = stored(each, self._tasks.get(each.name))
+            except ValueError as wrong:
+                # The registry was checked against the files as they are now, and these were read at the start.
+                LOG.error("%s Start the worker again; until then its task is the file's.", wrong)
+        return type(self)(found, self._most_bytes, self._fetches_pages)
 
     def __iter__(self) -> Iterator[Task]:
         return iter(self._tasks.values())
@@ -161,6 +158,11 @@ def choose(task: Task, sticky: str) -> Prompt:
         if place < 0:
             return prompt
     raise AssertionError("a hash below 1 lies within the weights")
+
+
+def named(task: Task, version: str) -> Prompt | None:
+    """The version of a task's prompt that has this name, whatever its share; None where there is none."""
+    return next((prompt for prompt in task.prompts if prompt.name == version), None)
 
 
 def inputs_of(text: str | None) -> dict[str, Any] | str:

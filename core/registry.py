@@ -96,12 +96,21 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredTask:
+    """A named task of the registry: in JSON text what its file would say beside its name, where the order of keys counts."""
+
+    name: str
+    definition: str
+
+
+@dataclass(frozen=True, slots=True)
 class Registry:
     """One consistent state of the registry; `version` counts its changes, `loaded_at` in microseconds since 1970."""
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
     models: tuple[Model, ...] = ()
     routes: tuple[Route, ...] = ()
+    tasks: tuple[StoredTask, ...] = ()
     version: int = 0
     loaded_at: int = 0
 

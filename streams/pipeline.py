@@ -44,7 +44,9 @@ def admit(tools: Tools, _: Send) -> Handler:
         tools.registry, tools.standings.current, s.models, s.default_max_output_tokens, tools.metrics.routing.chosen
     )
     partitions = tools.reply_topics.partitions
-    return Admit(tools.codec, tools.transactions, Tasks.load(s), planner, rules, partitions, tools.clock)
+    files = Tasks.load(s)
+    tasks = following(tools.registry, lambda registry: files.with_stored(registry.tasks))
+    return Admit(tools.codec, tools.transactions, tasks, planner, rules, partitions, tools.clock)
 
 
 def complete(name: str, tools: Tools, send: Send) -> Handler:

@@ -55,7 +55,7 @@ def admit(tmp_path: Path) -> Callable[..., list[Outgoing]]:
             transactions = Transactions(engine, most=10, linger=0.001)
             planner = Planner(lambda: from_environment(settings), dict, settings.models, 4_096)
             stage = Admit(
-                CODEC, transactions, Tasks.load(settings), planner, AdmitRules(settings.max_request_bytes, ()), nowhere,
+                CODEC, transactions, lambda: Tasks.load(settings), planner, AdmitRules(settings.max_request_bytes, ()), nowhere,
                 lambda: NOON,
             )  # fmt: skip
             found: list[Outgoing] = []
