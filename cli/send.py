@@ -23,6 +23,9 @@ from cli.streamed import Deltas
 from schemas.codec import Event
 from schemas.jsonform import to_json
 
+#: Fields of a request that have an option.
+NAMES = ("model", "tenant", "user", "project", "task", "prompt_version", "plan")
+
 
 def describe(parser: argparse.ArgumentParser) -> None:
     """A prompt or a file, and fields for requests that do not have them."""
@@ -35,8 +38,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=_positive, metavar="N", help="send at most N requests a second")
     parser.add_argument("--timeout", type=_positive, default=60.0, metavar="SECONDS",
                         help="give up when no answer comes for so long (default 60)")  # fmt: skip
-    for name in ("model", "tenant", "user", "project", "task", "plan"):
-        parser.add_argument(f"--{name}", help=f"the {name} of requests that do not name one")
+    for name in NAMES:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", help=f"the {name.replace('_', ' ')} of requests that do not name one"
+        )
     parser.add_argument("--json", action="store_true", help="print the answer as JSON")
     parser.add_argument("--stream", action="store_true", help="print the answer of a prompt while it is made")
 
@@ -61,8 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("--stream prints one answer's text; leave out --file and --json.")
     if one and (arguments.out or arguments.rate):
         raise CommandError("--out and --rate go with --file; leave them out or put the requests into a file.")
-    names = ("model", "tenant", "user", "project", "task", "plan")
-    defaults = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    defaults = {name: getattr(arguments, name) for name in NAMES if getattr(arguments, name) is not None}
     return _send_one(arguments, defaults) if arguments.file is None else _send_file(arguments, defaults)
 
 

@@ -84,12 +84,19 @@ class Tasks:
     def prepare(self, request: LlmRequest, sticky: str, page: str | None = None) -> Prepared | Error:
         """The request with the messages that its task makes of its inputs, or the error its caller gets.
 
-        The same request, `sticky` (whose hash chooses among the prompt's versions: the user, or else the request id) and
+        The same request, `sticky` (whose hash chooses among the prompt's versions where the request names none: the user, or else
+        the request id) and
         `page` (the text behind `page_of`) always give the same. A request without inputs that has messages keeps them, and
         its task is only a name for routes.
         """
         task = self.get(request["task"])
+        wanted = request["prompt_version"]
         if request["input"] is None and (request["messages"] or task is None):
+            if wanted is not None:
+                return _refused(
+                    f"Field prompt_version is {wanted[:80]!r} and field input is not given, so no prompt makes messages; "
+                    "send the task's inputs."
+                )
             return Prepared(request, task.route if task else request["task"], None, False)
         if task is None:
             return self._unknown(request["task"])
@@ -102,7 +109,12 @@ class Tasks:
             if page is None:
                 return _refused(_no_page(task))
             values = {**values, task.page[1]: page}  # type: ignore[index]
-        version = choose(task, sticky)
+        version = choose(task, sticky) if wanted is None else named(task, wanted)
+        if version is None:
+            names = ", ".join(each.name for each in task.prompts)
+            return _refused(
+                f"Field prompt_version is {str(wanted)[:80]!r}; the versions of task {task.name} are {names}."
+            )
         made = self.messages(task, version, values)
         if isinstance(made, str):
             return _refused(made)

@@ -196,6 +196,10 @@ class LlmRequest(TypedDict):
     """
     The inputs of the named task, a JSON object in text; the task's template makes the messages of them.
     """
+    prompt_version: str | None
+    """
+    The version of the task's prompt that makes the messages, by its name in the task; null leaves it to the versions' shares.
+    """
     parameters: Parameters
     """
     How the model is asked to generate.

@@ -122,3 +122,33 @@ def test_a_request_that_its_task_cannot_take_is_answered_once(
     assert (answer["outcome"], answer["error"]["code"]) == ("refused", "caller_invalid_request")
     assert words in answer["error"]["message"]
     assert admit(asking, **settings) == [first]
+
+
+TWO = TASK.replace("prompts:", 'prompts:\n  - {name: v0, weight: 0, user: "Hello, {{ who }}."}')
+
+
+def test_a_request_gets_the_version_that_it_names(admit: Callable[..., list[Outgoing]], tmp_path: Path) -> None:
+    """A version that has no share of the traffic serves who asks for it by name; nobody else gets it."""
+    (tmp_path / "greet.yaml").write_text(TWO)
+    sent = admit(task_request("greet", {"who": "Bo"}, prompt_version="v0"), task_request("greet", {"who": "Bo"}))
+    assert [decoded(each)["prompt_version"] for each in sent] == ["greet/v0", "greet/v1"]
+    assert decoded(sent[0])["request"]["messages"][0]["content"][0]["text"] == "Hello, Bo."
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "'v9'; the versions of task greet are v0, v1."),
+        ({"input": None, "messages": request()["messages"]}, "'v9' and field input is not given"),
+        ({"task": None, "input": None}, "'v9' and field input is not given"),
+    ],
+)
+def test_a_version_that_cannot_be_used_is_refused(
+    changes: dict[str, Any], words: str, admit: Callable[..., list[Outgoing]], tmp_path: Path
+) -> None:
+    """An unknown version, and one of a request whose messages no prompt makes, gets a sentence that names it."""
+    (tmp_path / "greet.yaml").write_text(TWO)
+    [sent] = admit({**task_request("greet", {"who": "Bo"}, prompt_version="v9"), **changes})
+    answer = decoded(sent)
+    assert (answer["outcome"], answer["error"]["code"]) == ("refused", "caller_invalid_request")
+    assert words in answer["error"]["message"]
