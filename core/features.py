@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -76,6 +77,8 @@ def _unsupported(request: LlmRequest, features: Features, kind: str, model: str)
         yield "A tool definition", "leave tools out"
     if request["tools"] and request["parameters"]["response_format"] is not None and old_gemini(kind, model):
         yield f"A response_format beside tools with {model}", "leave one of them out or ask for a later model"
+    if request["messages"] and request["messages"][-1]["role"] == "assistant" and no_prefill(kind, model):
+        yield f"A last message of role assistant with {model}", "end with one of role user or ask for an earlier model"
     temperature = request["parameters"]["temperature"]
     if temperature is not None and temperature > features.hottest:
         yield f"A temperature of {temperature:g}", f"send at most {features.hottest:g}"
@@ -107,3 +110,16 @@ def old_gemini(kind: str, model: str) -> bool:
     https://ai.google.dev/gemini-api/docs/gemini-3
     """
     return kind == "google" and model.removeprefix("models/").startswith(("gemini-1", "gemini-2"))
+
+
+#: Family and version: claude-opus-4-6, claude-sonnet-5; but for a date (claude-sonnet-4-20250514) or an older name (claude-3-opus).
+CLAUDE = re.compile(r"claude-[a-z]+-(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
+
+
+def no_prefill(kind: str, model: str) -> bool:
+    """Whether it is a Claude from version 4.6 on, which does not go on with an answer that somebody else began.
+
+    https://platform.claude.com/docs/en/about-claude/models/migration-guide
+    """
+    found = CLAUDE.search(model) if kind == "anthropic" else None
+    return found is not None and (int(found[1]), int(found[2] or 0)) >= (4, 6)

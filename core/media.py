@@ -38,7 +38,9 @@ def invalid_media(name: str, part: ContentPart) -> Iterator[tuple[str, object, s
         yield name, "a part with both data and url" if url else "a part without data and url", "one with either of them"
         return
     if media_type not in (allowed if url is None else (*allowed, None)):
-        yield f"{name}.media_type", media_type, f"one of {', '.join(allowed)}"
+        # OpenAI's Chat Completions takes no other file (https://developers.openai.com/api/docs/guides/file-inputs).
+        instead = "; send the text of another file in a part of type text" if part["type"] == "file" else ""
+        yield f"{name}.media_type", media_type, f"one of {', '.join(allowed)}{instead}"
     elif url is not None and (problem := url_problem(url)):
         yield f"{name}.url", *problem
     elif data is not None and media_type is not None and not BEGINNINGS[media_type].match(data):
