@@ -106,6 +106,9 @@ class Settings(KafkaSettings, BaseSettings):
     ledger_keep_days: Count = 8
     #: How often workers read the registry again, beside each time that they are told to.
     registry_refresh_seconds: Seconds = 300.0
+    #: How far back a circuit breaker counts the calls of a model, and how long an open one lets none through.
+    breaker_window_seconds: Seconds = 60.0
+    breaker_open_seconds: Seconds = 30.0
     #: How often a provider's health is checked; one that is not well is checked five times as often.
     health_check_seconds: Seconds = 300.0
 

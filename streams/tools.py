@@ -19,6 +19,7 @@ from config.keyring import Keyring
 from config.settings import Settings
 from config.snapshot import Snapshot, read_registry
 from config.transactions import Transactions
+from core.breaker import BreakerRule
 from core.registry import Registry
 from schemas.codec import Codec
 from streams.metrics import Metrics
@@ -60,7 +61,11 @@ def open_tools(settings: Settings, codec: Codec, refused: Callable[[Sequence[str
     transactions = Transactions(
         engine, settings.ledger_batch_max, settings.ledger_linger_seconds, metrics.transaction_done
     )
-    keyring, signals = Keyring(encryption_keys(settings.key_encryption)), Signals(owner, now_us)
+    rule = BreakerRule(
+        window_us=int(settings.breaker_window_seconds * 1_000_000),
+        open_us=int(settings.breaker_open_seconds * 1_000_000),
+    )
+    keyring, signals = Keyring(encryption_keys(settings.key_encryption)), Signals(owner, now_us, rule)
 
     def read() -> Registry:
         registry = read_registry(engine, settings)
