@@ -22,6 +22,7 @@ part of the prompt. With several, the later key wins. The keys:
   `hang` (no answer until the client goes away), `empty_choices` (200, nothing in it, zero tokens), `error_in_200` (an
   error object with status 200), `refusal` (content refused, with usage), `off_schema` (an answer, JSON that is not what
   the schema asks for). `status` beside a fault only chooses the error of `error_in_200`.
+- `context_tokens`: a longer prompt is refused with 400, as the provider refuses one that its model's context does not hold.
 - `times`: only the first N calls with the same `key` get the `status`, `fault` or `stream` (or the `latency_ms`, where
   there is none); `key` defaults to a hash of the prompt.
 - `text`: the exact answer text; its tokens are counted from its length.

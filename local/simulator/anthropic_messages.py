@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ MODELS = {
     "claude-haiku-4-5-20251001": ("Claude Haiku 4.5", "2025-10-15T00:00:00Z"),
     "claude-sonnet-4-5-20250929": ("Claude Sonnet 4.5", "2025-09-29T00:00:00Z"),
 }
+#: The models before version 4.6, the last that go on with an answer that the request began
+#: (https://platform.claude.com/docs/en/about-claude/models/migration-guide).
+PREFILLED = re.compile(r"claude-(3|[a-z]+-4(-[0-5])?(-\d{8}|$))")
 TYPES = {
     401: "authentication_error", 402: "billing_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 504: "timeout_error", 529: "overloaded_error",
@@ -61,6 +65,11 @@ class AnthropicMessages:
         texts = [text for message in messages for text in _texts(message["content"])]
         text, asked = prompt_text([*content_texts(body.get("system"), ("text",)), *texts])
         check_tool_turns(messages)
+        if messages[-1]["role"] == "assistant" and not PREFILLED.search(str(body["model"])):
+            raise Refused(
+                400,
+                "This model does not support assistant message prefill. The conversation must end with a user message.",
+            )
         media = media_in(messages)
         return Prompt(
             str(body["model"]), text, asked, body["max_tokens"], _tool(body, messages[-1]["content"]), _schema(body),
@@ -92,6 +101,10 @@ class AnthropicMessages:
         """What Anthropic says with this status."""
         message = MESSAGES.get(status, "Internal server error" if status >= 500 else "The request failed.")
         return Refused(status, message.format(model=prompt.model))
+
+    def too_long(self, read: int, most: int) -> Refused:
+        """What the provider says of a prompt of `read` tokens to a model whose context has `most`."""
+        return Refused(400, f"prompt is too long: {read} tokens > {most} maximum")
 
     def headers(self, request_id: str, latency_ms: float) -> dict[str, str]:
         """The headers of every answer (https://docs.anthropic.com/en/api/overview#response-headers)."""

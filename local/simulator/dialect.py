@@ -51,6 +51,10 @@ class Dialect(Protocol):
         """What the provider says when it answers this prompt with this status."""
         ...
 
+    def too_long(self, read: int, most: int) -> Refused:
+        """What the provider says of a prompt of `read` tokens to a model whose context has `most`."""
+        ...
+
     def headers(self, request_id: str, latency_ms: float) -> dict[str, str]:
         """The headers that the provider adds to whatever it answers."""
         ...

@@ -19,7 +19,20 @@ TOKEN_KEYS = {
 }  # fmt: skip
 WAITS = ("retry_after", "retry_after_ms", "retry_after_date")
 KEYS = frozenset(
-    {"latency_ms", "status", "times", "key", "fault", "usage", "missing_usage", "text", "tool_call", "stream", *WAITS}
+    {
+        "latency_ms",
+        "status",
+        "times",
+        "key",
+        "fault",
+        "usage",
+        "missing_usage",
+        "text",
+        "tool_call",
+        "stream",
+        "context_tokens",
+        *WAITS,
+    }
 )
 SPOILING = frozenset({"status", "fault", "stream", "times", "key", *WAITS})
 MOST_KEYS = 1_000_000
@@ -58,6 +71,7 @@ class Directive:
     text: str | None = None
     tool_call: Json | None = None
     pace: Pace = STEADY
+    context_tokens: int | None = None
 
 
 ORDINARY = Directive()
@@ -158,7 +172,11 @@ def _checked(asked: Json) -> Directive:
     times = asked.get("times")
     if times is not None and (type(times) is not int or times < 0):
         raise Refused(400, f"The simulator's times is {times!r}; it must be a whole number.")
+    context = asked.get("context_tokens")
+    if context is not None and (type(context) is not int or context < 0):
+        raise Refused(400, f"The simulator's context_tokens is {context!r}; it must be a whole number.")
     return Directive(
+        context_tokens=context,
         latency_ms=_number("latency_ms", asked.get("latency_ms")),
         status=status,
         wait=wait,

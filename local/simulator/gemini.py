@@ -114,6 +114,10 @@ class Gemini:
         message = BAD_KEY if status == 401 else MESSAGES.get(status, "The request failed.")
         return Refused(status, message.format(model=prompt.model))
 
+    def too_long(self, read: int, most: int) -> Refused:
+        """What the provider says of a prompt of `read` tokens to a model whose context has `most`."""
+        return Refused(400, f"The input token count ({read}) exceeds the maximum number of tokens allowed ({most}).")
+
     def headers(self, request_id: str, latency_ms: float) -> dict[str, str]:
         """The headers of every answer."""
         return {"server-timing": f"gfet4t7; dur={latency_ms:.0f}", "x-content-type-options": "nosniff"}

@@ -67,6 +67,14 @@ class OpenAI:
         message = message.format(model=prompt.model, organization=ORGANIZATION, wait=waiting)
         return Refused(status, message, code=CODES.get(status), param="model" if status == 404 else None)
 
+    def too_long(self, read: int, most: int) -> Refused:
+        """What the provider says of a prompt of `read` tokens to a model whose context has `most`."""
+        message = (
+            f"This model's maximum context length is {most} tokens. However, your messages resulted in {read} tokens. "
+        )
+        message += "Please reduce the length of the messages."
+        return Refused(400, message, code="context_length_exceeded", param="messages")
+
     def headers(self, request_id: str, latency_ms: float) -> dict[str, str]:
         """The headers of every answer (https://platform.openai.com/docs/api-reference/debugging-requests)."""
         return {

@@ -65,6 +65,8 @@ def reply(
         if directive.status is not None and directive.fault is None:
             raise dialect.injected(directive.status, prompt, directive.wait)
         made = answer(prompt, directive, fingerprint(prompt))
+        if directive.context_tokens is not None and made.tokens.input_total > directive.context_tokens:
+            raise dialect.too_long(made.tokens.input_total, directive.context_tokens)
     except Refused as refused:
         wait = directive.wait if directive.status is not None else NO_WAIT
         body = dialect.failure(refused, wait, request_id)
