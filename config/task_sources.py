@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from config.settings import Settings, SettingsError
-from config.task_files import LARGEST_FILE, Task, read_document, read_task, task_of
+from config.task_files import LARGEST_FILE, Task, read_task, task_of
 from core.registry import StoredTask
 
 SHIPPED = Path(__file__).parent / "tasks"
@@ -36,7 +36,7 @@ def problems_of(tasks: Iterable[StoredTask], settings: Settings) -> list[str]:
     for task in tasks:
         try:
             path = _paths(settings).get(task.name) if "input" not in orjson.loads(task.definition) else None
-            _stored(task, None if path is None else read_document(path))
+            _stored(task, None if path is None else read_task(path).document)
         except ValueError as problem:
             found.append(str(problem))
     return found

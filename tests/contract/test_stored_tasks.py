@@ -179,6 +179,9 @@ def test_a_deployments_own_file_can_be_added_to(engine: Engine, tmp_path: Path) 
     assert task is not None and [v.weight for v in task.prompts] == [3, 1]
     with pytest.raises(RegistryInvalid, match="no file of that name"):
         served(engine)
+    (tmp_path / "greet.yaml").write_text("name: greet\n")
+    with pytest.raises(RegistryInvalid, match=r"Task file .*greet\.yaml"), engine.connect() as db:
+        load(db, settings, NOON)
 
 
 def test_the_registrys_file_is_the_same_when_written_again() -> None:
