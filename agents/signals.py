@@ -10,7 +10,7 @@ from statistics import median
 from agents.outgoing import Clock
 from core.alerts import breaker_open
 from core.breaker import CLOSED, Breaker, BreakerRule, State, begin, end, open_until, state_of, verdict
-from core.signals import Signal
+from core.signals import Signal, p95
 from schemas.events import LlmAlert, LlmUsage
 
 #: Callers may name any model of a compatible server; beyond this many the one called longest ago is forgotten.
@@ -24,11 +24,15 @@ REST_US = 5_000_000
 
 @dataclass(slots=True)
 class _Deployment:
-    """A model with one credential: its breaker, its rest, and its latest calls as (end, good, microseconds)."""
+    """A model with one credential: its breaker, its rest, its latest calls as (end, good, microseconds), and how long was
+    waited lately for first tokens of streamed calls and for other answers, as (end, microseconds).
+    """
 
     breaker: Breaker = CLOSED
     resting_until: int = 0
     latest: deque[tuple[int, bool, int | None]] = field(default_factory=lambda: deque(maxlen=LATEST))
+    first_tokens: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=LATEST))
+    answers: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=LATEST))
 
 
 class Signals:
@@ -62,10 +66,13 @@ class Signals:
         until = max(found.resting_until, open_until(found.breaker, self._rule) or 0)
         return until if until > self._clock() else None
 
-    def ended(self, fact: LlmUsage, retry_after_ms: int | None = None, cut_short: bool = False) -> LlmAlert | None:
+    def ended(
+        self, fact: LlmUsage, retry_after_ms: int | None = None, cut_short: bool = False, streamed: bool = False
+    ) -> LlmAlert | None:  # fmt: skip
         """Take in the end of a call; the alert to publish when that opened its breaker.
 
-        `retry_after_ms` is what a 429 said, `cut_short` that the request's own deadline ended the call.
+        `retry_after_ms` is what a 429 said, `cut_short` that the request's own deadline ended the call, `streamed` that its answer
+        came in pieces.
         """
         code, at = fact["error_code"], fact["finished_at"]
         said = verdict(code, cut_short)
@@ -75,6 +82,12 @@ class Signals:
             found.resting_until = max(found.resting_until, at + rest)
         if said != "neither":
             found.latest.append((at, said == "good", fact["provider_us"] if code is None else None))
+        if code in (None, "pipeline_superseded") and fact["provider_us"] is not None:
+            # One that was broken off since it was late counts with the time it had, or hedging would take all slow calls
+            # out of the p95 that it goes by, and hedge ever earlier.
+            waited = fact["first_token_us"] if streamed else None
+            times = found.first_tokens if streamed else found.answers
+            times.append((at, fact["provider_us"] if waited is None else waited))
         before = found.breaker
         found.breaker = end(before, self._rule, said, fact["started_at"], at)
         until = open_until(found.breaker, self._rule)
@@ -112,9 +125,11 @@ class Signals:
         good = sum(well for _, well, _ in fresh)
         times = [took for _, _, took in fresh if took is not None]
         until = open_until(found.breaker, self._rule)
+        waits = ([time for end, time in of if end > now - FRESH_US] for of in (found.first_tokens, found.answers))
         return Signal(
             *key, self._owner, good, len(fresh) - good, int(median(times)) if times else None, until,
             found.resting_until or None, now, max((at for at, well, _ in fresh if not well), default=None),
+            *map(p95, waits),
         )  # fmt: skip
 
     def _deployment(self, fact: LlmUsage) -> _Deployment:

@@ -22,7 +22,7 @@ from core.routing import Conditions, NoChoice, Router
 
 FIELDS = (
     "targets", "plan", "task", "tenant", "model", "precedence", "enabled", "valid_from", "valid_until", "share", "sticky",
-    "order", "strategies", "quality_floor", "fall_back_on", "max_attempts", "cache_seconds", "cache_shared",
+    "order", "strategies", "quality_floor", "fall_back_on", "max_attempts", "cache_seconds", "cache_shared", "hedge",
 )  # fmt: skip
 
 
@@ -79,6 +79,7 @@ def _choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-attempts", metavar="N", help="calls at most; `none` for the deployment's bound")
     parser.add_argument("--cache-seconds", metavar="N", help="how long answers are kept; `none` for not at all")
     switch_option(parser, "cache_shared", "cache-shared", "cache-apart", "let tenants share the kept answers")
+    switch_option(parser, "hedge", "hedge", "no-hedge", "call another provider's model as well when one is late")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -147,7 +148,8 @@ def _unusual(route: Route) -> list[str]:
         else []
     )
     parts += [f"from {route.quality_floor} up"] if route.quality_floor else []
-    return parts + ([f"kept {route.cache_seconds:,} s"] if route.cache_seconds else [])
+    parts += [f"kept {route.cache_seconds:,} s"] if route.cache_seconds else []
+    return parts + (["hedged"] if route.hedge else [])
 
 
 def _match(settings: Settings, arguments: argparse.Namespace) -> int:

@@ -30,4 +30,6 @@ SIGNALS = Table(
     Column("resting_until", BigInteger),
     Column("at", BigInteger, nullable=False),
     Column("bad_at", BigInteger),
+    Column("first_token_p95_us", BigInteger),
+    Column("answer_p95_us", BigInteger),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, String, Table, Text, false
 
 from config.models import METADATA
 
@@ -61,6 +61,7 @@ ROUTES = Table(
     Column("max_attempts", Integer),
     Column("cache_seconds", Integer),
     Column("cache_shared", Boolean, nullable=False),
+    Column("hedge", Boolean, nullable=False, default=False, server_default=false()),
 )
 
 #: One row a named task; `definition` is JSON as text, because the order of a schema's properties counts.

@@ -93,6 +93,8 @@ class Route:
     #: How long answers are kept in the response cache; None keeps none. Shared between tenants only where `cache_shared`.
     cache_seconds: int | None = None
     cache_shared: bool = False
+    #: Whether a model of another provider is called as well when the first token is later than 95 % of them have been.
+    hedge: bool = False
 
 
 @dataclass(frozen=True, slots=True)

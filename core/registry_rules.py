@@ -51,6 +51,7 @@ def check(registry: Registry, kinds: Collection[str]) -> Findings:
             problems.append(f"Route {route.name} has no model left to send to: {_listed(lost)}; name an enabled one.")
         else:
             warnings.append(f"Route {route.name} leaves out {_listed(lost)}.")
+    warnings += _of_hedges(registry.routes, usable)
     problems += _of_shares(registry.routes)
     return Findings(tuple(problems), tuple(warnings))
 
@@ -155,6 +156,14 @@ def _of_route(route: Route) -> Iterator[str]:
     if abs(route.precedence) > LARGEST:
         yield f"Route {name} has precedence {route.precedence}; it needs {-LARGEST:,} to {LARGEST:,}."
     yield from _of_counts(f"Route {name}", route, "max_attempts", "cache_seconds")
+
+
+def _of_hedges(routes: Iterable[Route], usable: Mapping[str, Sequence[Model]]) -> Iterator[str]:
+    """A late call is hedged at another provider, so a route needs two."""
+    for route in routes:
+        providers = {model.provider for target in route.targets for model in usable.get(target.model, ())}
+        if route.enabled and route.hedge and len(providers) == 1:
+            yield f"Route {route.name} hedges, and all its models are at {providers.pop()}; name one of another provider."
 
 
 def _of_counts(what: str, entry: Provider | Model | Route | Target, *fields: str) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -13,13 +13,16 @@ from core.standing import Standing
 #: The credential of a provider that has none in the registry: the key of the environment.
 ENVIRONMENT = ("",)
 NO_CREDENTIALS: Mapping[str, Collection[str]] = {}
+#: Of fewer, the slowest call alone would be the p95.
+LEAST_FOR_P95 = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Signal:
     """How one worker's latest calls to a model with one credential went; times in microseconds since 1970.
 
-    `credential_id` is empty for the key of the environment. `p50_us` is the median time of the good calls.
+    `credential_id` is empty for the key of the environment. `p50_us` is the median time of the good calls; the p95s are those of the
+    first tokens of streamed calls and of the answers of the others.
     """
 
     provider: str
@@ -34,6 +37,8 @@ class Signal:
     at: int
     #: When the latest bad call ended, None where there was none.
     bad_at: int | None = None
+    first_token_p95_us: int | None = None
+    answer_p95_us: int | None = None
 
 
 def calls_of(provider: str, signals: Iterable[Signal]) -> Calls:
@@ -61,6 +66,13 @@ def standings(
     return found
 
 
+def p95(times: Sequence[int]) -> int | None:
+    """What 95 % of these times are at most; None where there are too few to say."""
+    if len(times) < LEAST_FOR_P95:
+        return None
+    return sorted(times)[-(-len(times) * 95 // 100) - 1]
+
+
 def _standing(told: list[Signal], credentials: Collection[str]) -> Standing:
     opened, resting = dict.fromkeys(credentials, 0), dict.fromkeys(credentials, 0)
     for signal in told:
@@ -71,9 +83,14 @@ def _standing(told: list[Signal], credentials: Collection[str]) -> Standing:
     first = min(credentials, key=lambda one: max(opened[one], resting[one]))
     good, ended = sum(signal.good for signal in told), sum(signal.good + signal.bad for signal in told)
     times = [time for signal in told if (time := signal.p50_us) is not None for _ in range(max(1, signal.good))]
+    first_tokens = [time for signal in told if (time := signal.first_token_p95_us) is not None]
+    answers = [time for signal in told if (time := signal.answer_p95_us) is not None]
     return Standing(
         breaker_open_until=opened[first] or None,
         resting_until=resting[first] or None,
         p50_ms=median(times) / 1_000 if times else None,
         success_rate=good / ended if ended else None,
+        # The most cautious worker is believed, as of everything else: a hedge costs a second call.
+        first_token_p95_ms=max(first_tokens) / 1_000 if first_tokens else None,
+        answer_p95_ms=max(answers) / 1_000 if answers else None,
     )

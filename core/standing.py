@@ -20,6 +20,9 @@ class Standing:
     p50_ms: float | None = None
     #: Share of the last calls that went well, 0 to 1.
     success_rate: float | None = None
+    #: What 95 % of the last streamed calls' first tokens, and of the other calls' answers, took at most.
+    first_token_p95_ms: float | None = None
+    answer_p95_ms: float | None = None
 
 
 UNKNOWN = Standing()
@@ -35,6 +38,8 @@ def together(own: Standing, provider: Standing) -> Standing:
         _later(own.resting_until, provider.resting_until),
         provider.p50_ms if own.p50_ms is None else own.p50_ms,
         provider.success_rate if own.success_rate is None else own.success_rate,
+        own.first_token_p95_ms,
+        own.answer_p95_ms,
     )
 
 

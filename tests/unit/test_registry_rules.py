@@ -139,6 +139,19 @@ def test_shares_of_the_same_requests_add_up_to_100_at_most() -> None:
     assert "take 105 percent" in problems(with_route(until, replace(since, valid_from=NOW - 1)))
 
 
+def test_a_route_that_hedges_at_one_provider_is_warned_of() -> None:
+    """A hedge goes to another provider, so with the models of one alone nothing is ever hedged."""
+    alone, apart = (
+        Route("r", (Target("fast"),), hedge=True),
+        Route("r", (Target("fast"), Target(CLAUDE.full_name)), hedge=True),
+    )
+    assert check(with_route(alone), PROVIDER_NAMES).warnings == (
+        "Route r hedges, and all its models are at openai; name one of another provider.",
+    )
+    assert check(with_route(apart), PROVIDER_NAMES).warnings == ()
+    assert check(with_route(replace(alone, hedge=False)), PROVIDER_NAMES).warnings == ()
+
+
 def test_an_empty_database_is_the_environment() -> None:
     """Without anything registered, the providers served, the priced models and the default routes make a good registry."""
     registry = from_environment(given(), NOW)
@@ -198,7 +211,7 @@ FULL = Contents(
         "r": Route(
             "r", (Target("a"), Target("eu/org/model", 3)), "pro", "cv_*", "acme", "gpt-*", -5, False,
             NOW, NOW + 1, Decimal("12.5"), "tenant", "weighted", ("cost", "latency"), "balanced",
-            frozenset({"provider_invalid_request", "provider_auth"}), 4, 60, True,
+            frozenset({"provider_invalid_request", "provider_auth"}), 4, 60, True, True,
         )
     },
 )  # fmt: skip

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agents.signals import FRESH_US, MOST, REST_US, Signals
 from core.alerts import health_changed
 from core.health import Calls, ProviderHealth
-from core.signals import Signal, calls_of, standings
+from core.signals import LEAST_FOR_P95, Signal, calls_of, p95, standings
 from core.standing import Standing
 from schemas.codec import Codec
 from schemas.events import LlmAlert
@@ -29,8 +29,9 @@ class World:
         self.signals = Signals("worker-1", lambda: self.now)
 
     def call(
-        self, code: str | None = None, retry_after_ms: int | None = None, cut_short: bool = False, **changes: Any
-    ) -> LlmAlert | None:
+        self, code: str | None = None, retry_after_ms: int | None = None, cut_short: bool = False, streamed: bool = False,
+        **changes: Any,
+    ) -> LlmAlert | None:  # fmt: skip
         """A call that ends now after a second, with this error or an answer."""
         fact = usage(
             random.Random(1), **{
@@ -39,7 +40,7 @@ class World:
                 "finished_at": self.now, "provider_us": SECOND, **changes,
             }
         )  # fmt: skip
-        return self.signals.ended(fact, retry_after_ms, cut_short)
+        return self.signals.ended(fact, retry_after_ms, cut_short, streamed)
 
     def free(self, credential_id: str | None = None, model: str = "gpt-5") -> bool:
         return self.signals.may_begin("openai", model, credential_id)
@@ -120,6 +121,41 @@ def test_what_is_told_is_about_the_last_minutes() -> None:
     assert (told.good, told.bad, told.resting_until) == (0, 0, world.now + FRESH_US)
 
 
+def test_the_p95_is_of_first_tokens_where_answers_are_streamed() -> None:
+    """Streamed calls count with their first token, others with their answer, and neither below twenty calls."""
+    world = World()
+    for tenth in range(1, LEAST_FOR_P95):
+        world.call(provider_us=tenth * SECOND)
+        world.call(streamed=True, first_token_us=tenth * 100_000, provider_us=90 * SECOND)
+    (told,) = world.signals.told()
+    assert (told.answer_p95_us, told.first_token_p95_us) == (None, None)
+    world.call(provider_us=100 * SECOND)
+    world.call(streamed=True, first_token_us=100 * SECOND)
+    (told,) = world.signals.told()
+    assert (told.answer_p95_us, told.first_token_p95_us) == (19 * SECOND, 1_900_000)
+    world.now += FRESH_US
+    assert world.signals.told() == []
+
+
+def test_a_call_that_was_broken_off_for_being_late_counts_as_late() -> None:
+    """Hedging does not take the slow calls out of the p95 that it goes by; of the share of good calls they are no part."""
+    world = World()
+    for _ in range(90):
+        world.call(provider_us=SECOND)
+    for _ in range(10):
+        world.call("pipeline_superseded", provider_us=7 * SECOND)
+    (told,) = world.signals.told()
+    assert (told.answer_p95_us, told.good, told.bad) == (7 * SECOND, 90, 0)
+
+
+@given(st.lists(st.integers(0, 1_000), min_size=LEAST_FOR_P95, max_size=300))
+def test_the_p95_is_the_least_time_that_95_percent_are_within(times: list[int]) -> None:
+    """At least 95 % of the times are at most the p95, and fewer are below it."""
+    found = p95(times)
+    assert found is not None
+    assert sum(time <= found for time in times) * 100 >= len(times) * 95 > sum(time < found for time in times) * 100
+
+
 def test_models_without_end_are_forgotten_oldest_first() -> None:
     """Callers that name a new model each time take a bounded amount of memory."""
     world = World()
@@ -165,6 +201,12 @@ def test_figures_are_those_of_all_calls() -> None:
     """Success is a share of all workers' calls; the median leans to the worker with more of them."""
     found = standings({}, [signal(good=30, bad=10, p50_us=100_000), signal(owner="w2", good=10, bad=0, p50_us=900_000)])
     assert found["p/m"] == Standing(p50_ms=100, success_rate=0.8)
+    slower = [
+        signal(answer_p95_us=5_000),
+        signal(owner="w2", answer_p95_us=7_000, first_token_p95_us=2_000),
+        signal(owner="w3"),
+    ]
+    assert (standings({}, slower)["p/m"].answer_p95_ms, standings({}, slower)["p/m"].first_token_p95_ms) == (7, 2)
     several = [
         signal(good=1, bad=2, bad_at=NOW),
         signal(model="n", bad=5, bad_at=NOW - 1),
