@@ -1,4 +1,4 @@
-"""Requests that their callers have given up: work on them is broken off, and none is begun."""
+"""Requests that their callers have given up: work on them is broken off, and none is begun. And calls that nobody needs any more."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ REMEMBERED = 10_000
 
 
 class Cancelled(Exception):
-    """The work was broken off; `begun` where it may have done something."""
+    """The work was broken off, and why; `begun` where it may have done something."""
 
-    def __init__(self, begun: bool) -> None:
-        super().__init__("The caller has given the request up.")
+    def __init__(self, begun: bool, why: Error | None = None) -> None:
+        self.why = why or cancelled_error()
+        super().__init__(self.why["message"])
         self.begun = begun
 
     def failure(self, used: Reply | None = None) -> ProviderError:
         """The end of a provider call that was broken off, with what the provider had told of its usage."""
-        return ProviderError(cancelled_error(), "maybe" if self.begun else "no", used if self.begun else None)
+        return ProviderError(self.why, "maybe" if self.begun else "no", used if self.begun else None)
 
 
 def cancelled_error() -> Error:
@@ -39,11 +40,18 @@ class Cancellation:
     def __init__(self, requested: bool) -> None:
         self.requested = requested
         self._limit: asyncio.Timeout | None = None
+        self._why: Error | None = None
 
     def request(self) -> None:
         """Break off what is under way."""
         self.requested = True
         if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    def break_off(self, why: Error) -> None:
+        """Break off what is under way, and only that: the request itself is not given up."""
+        if self._limit is not None:
+            self._why = why
             self._limit.reschedule(asyncio.get_running_loop().time())
 
     async def unless(self, work: Coroutine[Any, Any, T]) -> T:
@@ -62,7 +70,8 @@ class Cancellation:
         except TimeoutError:
             if not limit.expired():
                 raise
-        raise Cancelled(begun=True)
+        why, self._why = self._why, None
+        raise Cancelled(begun=True, why=why)
 
 
 class Cancellations:

@@ -7,25 +7,27 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agents.cancel import Cancellation, Cancellations, Cancelled
 from agents.chunks import Chunks, Send
+from agents.hedging import POLL_SECONDS, Hedges
 from agents.outgoing import Clock, Encoder, decode
 from agents.providers.base import Provider
 from agents.signals import Signals
 from agents.structured import checked
-from agents.turn import Turn, cached_answer
+from agents.turn import Duty, Turn, cached_answer
 from config import ledger
 from config.keyring import Keyring, Picked
 from config.prices import Prices
 from config.secrets import CredentialError
 from config.settings import Key
 from config.transactions import Transactions
-from core.attempts import Begin, Finished, Lost, Moved, Wait, attempt_id
+from core.attempts import Begin, Ending, Finished, Left, Lost, Moved, Wait, attempt_id
 from core.errors import ProviderError, error
 from core.facts import Attempt
-from core.fallback import Again, Next, after_lost, at_candidate, next_candidate, next_move, tried_so_far
+from core.fallback import Again, Next, Tried, after_lost, at_candidate, next_candidate, next_move, tried_so_far
+from core.hedging import hedge_to
 from core.outcome import Emit, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.reply import Reply
 from core.retry import RetryRule
@@ -35,7 +37,6 @@ from schemas.events import Error, LlmCall, LlmResponse, LlmUsage, ReplyTo
 
 LOG = logging.getLogger(__name__)
 DAY_US = 86_400_000_000
-POLL_SECONDS = 0.25
 FOREVER = 2**63 - 1
 
 
@@ -79,6 +80,7 @@ class Complete:
         self._call_ended = call_ended
         self._send = send
         self._cancellations = cancellations
+        self._hedges = Hedges(transactions, self._encoder, send)
         self.slots_in_use = 0
         self._slots = asyncio.Semaphore(rules.concurrency)
         self._running: dict[str, asyncio.Future[None]] = {}
@@ -102,12 +104,12 @@ class Complete:
             done.set_result(None)
 
     async def _complete(self, call: LlmCall, trace: bytes, cancellation: Cancellation) -> Outcome:
-        since, repair = call["candidate"], None
+        duty, repair = Duty(call["candidate"], call["beside"] is not None), None
         while True:
             picked = self._pick(call)
             if repair is None:
                 await self._go_round(call, picked)
-            turn = await self._turn(call, repair, picked, since, trace, cancellation)
+            turn = await self._turn(call, repair, picked, duty, trace, cancellation)
             match turn.started.step:
                 case Finished():
                     return Emit((*turn.earlier, *unpack(turn.started.answer or b"[]")))
@@ -116,6 +118,8 @@ class Complete:
                     if call["provider"] == self._name:
                         continue
                     return Emit((*turn.earlier, self._encoder.call(call, trace)))
+                case Left():
+                    return Emit(turn.hedge)
                 case Wait():
                     await asyncio.sleep(POLL_SECONDS)
                     continue
@@ -127,14 +131,19 @@ class Complete:
                     )
             at = self._clock()
             fact = turn.usage(call, at, self._prices())
-            move = self._next(call, turn, fact, at)
-            answer = turn.answer(call, fact, at) if move is None else None
-            events = await self._store(call, turn, fact, answer, move, trace)
-            if events is None:
+            came_to: Ending = "changed"
+            while came_to == "changed":
+                move = self._next(call, turn, fact, at)
+                answer = turn.answer(call, fact, at) if move is None else None
+                came_to, events = await self._store(call, turn, fact, answer, move, trace)
+                if came_to == "changed":
+                    now = await self._transactions.run(ledger.calls_of, call["request"]["request_id"])
+                    turn = replace(turn, ended=now.ended, open=now.open - 1)
+            if came_to == "refused":
                 continue  # The ledger has moved on without this worker; it says what stands now.
             if fact is not None:
                 await self._tell(call, turn, fact)
-            if move is None:
+            if move is None or came_to == "left":
                 return Emit((*turn.earlier, *events))
             repair = turn.repair_of(call) if repair is None and isinstance(move, Again) else None
             if isinstance(move, Again) and repair is None:
@@ -160,7 +169,7 @@ class Complete:
         """
         request = call["request"]
         following = next_candidate(call["candidates"], call["candidate"], None)
-        if following is None or request["max_cost_nano_usd"] is not None:
+        if following is None or request["max_cost_nano_usd"] is not None or call["beside"] is not None:
             return
         now = self._clock()
         if picked.rests_until > now or not self._signals.may_begin(self._name, call["model"], picked.credential_id):
@@ -173,14 +182,15 @@ class Complete:
         failed = turn.result.error if isinstance(turn.result, ProviderError) else None
         wait = failed["retry_after_ms"] if failed is not None else None
         deadline = call["request"]["deadline"]
-        alert = self._signals.ended(fact, wait, deadline is not None and fact["finished_at"] >= deadline)
+        late = deadline is not None and fact["finished_at"] >= deadline
+        alert = self._signals.ended(fact, wait, late, call["request"]["stream"])
         if fact["error_code"] == "provider_rate_limited" and wait is not None:
             self._keyring.rest(fact["credential_id"], fact["finished_at"] + wait * 1_000)
         if alert is not None:
             await self._send((self._encoder.alert(alert),))
 
     async def _turn(
-        self, call: LlmCall, repair: LlmCall | None, picked: Picked, since: int, trace: bytes, cancellation: Cancellation
+        self, call: LlmCall, repair: LlmCall | None, picked: Picked, duty: Duty, trace: bytes, cancellation: Cancellation
     ) -> Turn:  # fmt: skip
         """Ask the ledger for the next step and make the provider call if that is it; only this takes a slot of the lane.
 
@@ -199,17 +209,32 @@ class Complete:
                 call["candidate"],
                 repair is not None,
                 request["max_attempts"],
+                self._beside(call, picked),
             )
             started = await self._transactions.run(ledger.start, start)
+            turn = Turn(started, duty, None, None, ended=started.ended)
             match started.step:
                 case Begin(number, reason):
                     attempt = Attempt(attempt_id(request["request_id"], number), number, reason, self._clock())
-                    attempt, result = await self._ask(repair or call, attempt, picked, trace, cancellation)
-                    return Turn(started, since, attempt, result, picked=picked)
+                    to = None if repair is not None or duty.hedge else hedge_to(call, self._tried(call, turn, None))
+                    attempt, result = await self._ask(repair or call, attempt, picked, to, trace, cancellation)
+                    return replace(turn, attempt=attempt, result=result, picked=picked, open=int(reason == "hedge"))
                 case Lost(opened):
                     lost = Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at)
-                    return Turn(started, since, lost, None)
-            return Turn(started, since, None, None, cancellation.requested)
+                    return replace(turn, attempt=lost)
+            return replace(turn, cancelled=cancellation.requested)
+
+    def _beside(self, call: LlmCall, picked: Picked) -> int | None:
+        """The number of the call beside which a hedge is to begin, 0 for none where it would fail or be refused just now."""
+        if call["beside"] is None:
+            return None
+        out = self._signals.out_until(self._name, call["model"], picked.credential_id) is not None
+        return 0 if out or picked.rests_until > self._clock() else call["beside"]
+
+    def _tried(self, call: LlmCall, turn: Turn, cost_nano: int | None) -> Tried:
+        """What was done for the request, the call of this round included."""
+        calls = [(each.candidate, each.cost_nano) for each in turn.ended]
+        return tried_so_far(call, [*calls, (call["candidate"], cost_nano)])
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -222,14 +247,20 @@ class Complete:
                 self.slots_in_use -= 1
 
     async def _ask(
-        self, call: LlmCall, attempt: Attempt, picked: Picked, trace: bytes, cancellation: Cancellation
+        self, call: LlmCall, attempt: Attempt, picked: Picked, to: int | None, trace: bytes, cancellation: Cancellation
     ) -> tuple[Attempt, Reply | ProviderError]:
-        """Make the provider call; the attempt with the time of its first token, and what the call ended with."""
+        """Make the provider call; the attempt with the time of its first token, and what the call ended with.
+
+        When it is late, the candidate at `to` is called as well.
+        """
         timeout = self._rules.call_timeout
         if (deadline := call["request"]["deadline"]) is not None:
             timeout = min(timeout, max(0.001, (deadline - self._clock()) / 1_000_000))
         result: Reply | ProviderError
-        async with Chunks(call, attempt, self._encoder, trace, self._send, self._clock) as chunks:
+        async with (
+            Chunks(call, attempt, self._encoder, trace, self._send, self._clock) as chunks,
+            self._hedges.watch(call, attempt.number, to, chunks, cancellation, trace),
+        ):
             try:
                 key = await _opened(picked)
                 asked = self._provider.call(call, attempt.attempt_id, timeout, key, chunks.listener)
@@ -252,8 +283,7 @@ class Complete:
         """What follows this round, None when its end is the request's."""
         if fact is None:
             return None
-        calls = [(each.candidate, each.cost_nano) for each in turn.started.ended]
-        tried = tried_so_far(call, [*calls, (call["candidate"], fact["cost_nano_usd"])])
+        tried = self._tried(call, turn, fact["cost_nano_usd"])
         if isinstance(turn.started.step, Lost):
             return after_lost(self._rules.retry, call, tried)
         if not isinstance(turn.result, ProviderError):
@@ -268,8 +298,8 @@ class Complete:
     async def _store(
         self, call: LlmCall, turn: Turn, fact: LlmUsage | None, answer: LlmResponse | None, move: Again | Next | None,
         trace: bytes,
-    ) -> tuple[Outgoing, ...] | None:  # fmt: skip
-        """Store the end of a call, and the answer if there is one; their events, or None if the ledger has moved on."""
+    ) -> tuple[Ending, tuple[Outgoing, ...]]:  # fmt: skip
+        """Store the end of a call, and the answer if there is one; what came of it, and the events that it brings."""
         usages = (self._encoder.usage(fact, trace),) if fact is not None else ()
         answers: tuple[Outgoing, ...] = ()
         cached = None
@@ -283,9 +313,11 @@ class Complete:
         lost = isinstance(turn.started.step, Lost)
         move_to = move.candidate if isinstance(move, Next) else None
         end = ledger.End(
-            call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost, move_to, cached
-        )
-        return (*usages, *answers) if await self._transactions.run(ledger.end, end) else None
+            call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost, move_to, cached,
+            answer is not None and answer["outcome"] == "completed", (len(turn.ended), turn.open),
+        )  # fmt: skip
+        came_to = await self._transactions.run(ledger.end, end)
+        return came_to, (*usages, *answers) if came_to == "recorded" else usages
 
     def _answer(
         self, answer: LlmResponse, trace: bytes, to: ReplyTo | None

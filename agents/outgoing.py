@@ -54,8 +54,9 @@ class Encoder:
     def call(self, call: LlmCall, trace: bytes) -> Outgoing:
         """An admitted request on its way to its provider's lane."""
         request_id = call["request"]["request_id"]
-        place = call["candidate"]
-        event_id = str(uuid.uuid5(uuid.UUID(request_id), f"call:{place}" if place else "call"))
+        place, beside = call["candidate"], call["beside"]
+        name = f"call:{place}" if place else "call"
+        event_id = str(uuid.uuid5(uuid.UUID(request_id), name if beside is None else f"{name}:beside:{beside}"))
         return self._event(calls(call["provider"]), request_id, event_id, call, call["admitted_at"], trace)
 
     def response(self, response: LlmResponse, trace: bytes, event_id: str | None = None) -> Outgoing:

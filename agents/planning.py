@@ -13,11 +13,13 @@ from agents.structured import REPAIR_TOKENS
 from config.prices import Catalogue, Prices
 from config.tasks import Prepared
 from core.asked import asked
+from core.fallback import at_candidate
 from core.features import unsupported_by
+from core.hedging import hedge_after_us, may_hedge, most_at_once
 from core.pricing import Price, unbounded_by, upper_bound
 from core.registry import Model, Registry, following
 from core.routing import Choice, Conditions, NoChoice, Router
-from core.standing import Standing
+from core.standing import UNKNOWN, Standing
 from schemas.events import Candidate, Error, LlmCall, LlmRequest, ReplyTo
 
 DAY_US = 86_400_000_000
@@ -41,8 +43,8 @@ class Plan:
 
     @property
     def bound_nano(self) -> int:
-        """The most that one call can cost, whichever candidate answers."""
-        return max((candidate["reserved_nano_usd"] or 0 for candidate in self.fields["candidates"]), default=0)
+        """The most that its calls can cost that are open at once, whichever candidates those are."""
+        return most_at_once(self.fields["candidates"])
 
     def packed(self) -> bytes:
         """The plan for the ledger; `unpacked` reads it."""
@@ -96,7 +98,15 @@ class Planner:
             return choice
         first, route = choice.candidates[0].model, choice.route.name if choice.route else None
         self._chosen(first.provider, first.name, route, choice.complexity)
-        return _plan(choice, output, prepared.prompt_version, prepared.repair)
+        waits = self._waits(choice, request)
+        return _plan(choice, output, prepared.prompt_version, prepared.repair, waits)
+
+    def _waits(self, choice: Choice, request: LlmRequest) -> list[int | None]:
+        """How long each candidate is waited for before another is called as well, in microseconds."""
+        if choice.route is None or not choice.route.hedge or not may_hedge(request):
+            return [None] * len(choice.candidates)
+        known = (self._standings().get(one.model.full_name, UNKNOWN) for one in choice.candidates)
+        return [hedge_after_us(standing, request["stream"]) for standing in known]
 
 
 def _router(registry: Registry, patterns: Mapping[str, Sequence[str]]) -> Router:
@@ -104,14 +114,14 @@ def _router(registry: Registry, patterns: Mapping[str, Sequence[str]]) -> Router
     return Router(registry, catalogue.knows, catalogue.nearest)
 
 
-def _plan(choice: Choice, output: int, prompt_version: str | None, repair: bool) -> Plan:
+def _plan(choice: Choice, output: int, prompt_version: str | None, repair: bool, waits: Sequence[int | None]) -> Plan:
     route = choice.route
     candidates = [
         Candidate(
             provider=each.model.provider, model=each.model.name, max_output_tokens=output,
-            reserved_nano_usd=each.bound_nano_usd,
+            reserved_nano_usd=each.bound_nano_usd, hedge_after_us=wait,
         )
-        for each in choice.candidates
+        for each, wait in zip(choice.candidates, waits, strict=True)
     ]  # fmt: skip
     fields: dict[str, Any] = {
         "route": route.name if route else None,
@@ -129,10 +139,9 @@ def call_of(
     request: LlmRequest, plan: Plan, admitted_at: int, reply_to: ReplyTo | None, cache_key: bytes | None
 ) -> LlmCall:  # fmt: skip
     """The call of a request to its first candidate, whose answer is kept under `cache_key`."""
-    first = plan.fields["candidates"][0]
     until = None if cache_key is None else admitted_at + (plan.cache_seconds or 0) * 1_000_000
     call = {
-        "request": request, **first, **plan.fields, "candidate": 0, "admitted_at": admitted_at, "cache_key": cache_key,
+        "request": request, **plan.fields, "beside": None, "admitted_at": admitted_at, "cache_key": cache_key,
         "cache_until": until, "reply_to": reply_to,
     }  # fmt: skip
-    return cast(LlmCall, call)
+    return at_candidate(cast(LlmCall, call), 0)

@@ -21,25 +21,46 @@ DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
+class Duty:
+    """The calls whose usage events a record of a lane answers for: those from the candidate on with which it came.
+
+    What was called before was published by another lane. Hedges are the duty of their own records, those with `hedge`.
+    """
+
+    since: int
+    hedge: bool
+
+    def has(self, ended: ledger.EndedAttempt) -> bool:
+        """Whether this call is among them."""
+        return ended.candidate >= self.since and (self.hedge or not ended.hedge)
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """One round with a call: what the ledger said, and the provider call made for it, or found to be cut off (no result).
 
-    `since` is the place of the candidate with which the call came to this lane; what was called before was published there.
-    `picked` is the key that the call was made with.
+    `picked` is the key that the call was made with, `ended` are the other calls that have ended, `open` is how many have not.
     """
 
     started: ledger.Started
-    since: int
+    duty: Duty
     attempt: Attempt | None
     result: Reply | ProviderError | None
     cancelled: bool = False
     picked: Picked | None = None
+    ended: tuple[ledger.EndedAttempt, ...] = ()
+    open: int = 0
 
     @property
     def earlier(self) -> tuple[Outgoing, ...]:
         """The usage events of the calls that this lane made before."""
-        ended = (each for each in self.started.ended if each.candidate >= self.since)
-        return tuple(event for each in ended for event in unpack(each.usage))
+        return tuple(event for each in self.ended if self.duty.has(each) for event in unpack(each.usage))
+
+    @property
+    def hedge(self) -> tuple[Outgoing, ...]:
+        """The usage event of the hedge that the record stands for, where it was begun and has ended."""
+        own = (each for each in self.ended if each.hedge and each.candidate == self.duty.since)
+        return tuple(event for each in own for event in unpack(each.usage))
 
     def usage(self, call: LlmCall, at: int, prices: Prices) -> LlmUsage | None:
         """The accounting fact of this round's provider call, if there was one."""
@@ -63,7 +84,8 @@ class Turn:
 
     def answer(self, call: LlmCall, fact: LlmUsage | None, at: int) -> LlmResponse:
         """The answer to the request when no further call is made."""
-        spent = [Spent(ended.cost_nano, ended.cost_status) for ended in self.started.ended]
+        spent = [Spent(ended.cost_nano, ended.cost_status) for ended in self.ended]
+        spent += [Spent(None, "unknown")] * self.open
         if fact is not None:
             spent.append(Spent(fact["cost_nano_usd"], fact["cost_status"]))
         if isinstance(self.result, Reply):

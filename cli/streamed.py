@@ -22,6 +22,7 @@ class Deltas:
         self._reader = kafka.reader(settings, CHUNKS, from_beginning=False)
         self._records = kafka.records(self._reader)
         self._attempt = 0
+        self._attempt_id = ""
         #: How many characters of the present attempt are printed.
         self.printed = 0
 
@@ -35,6 +36,9 @@ class Deltas:
                 # Every chunk was on the broker before the answer was.
                 while self._print(wanted):
                     pass
+                if self.printed and answer["outcome"] == "completed" and answer["attempt_id"] != self._attempt_id:
+                    print("\nAnother call was faster; this is its answer:", file=sys.stderr)
+                    self.printed = 0
                 return answer
         return None
 
@@ -51,7 +55,7 @@ class Deltas:
             if chunk["attempt"] > self._attempt:
                 if self.printed:
                     print("\nThe call failed; the answer begins again.", file=sys.stderr)
-                self._attempt, self.printed = chunk["attempt"], 0
+                self._attempt, self._attempt_id, self.printed = chunk["attempt"], chunk["attempt_id"], 0
             print(chunk["text"], end="", flush=True)
             self.printed += len(chunk["text"])
             found = True

@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, bindparam, insert, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from config import answers
-from config.ledger_rows import THIS_ATTEMPT, attempts_of, month_of, move, release, requests_of
+from config.ledger_rows import THIS_ATTEMPT, attempts_of, in_turn, month_of, move, release, requests_of
 from config.models import ATTEMPTS, REQUESTS
 from config.upkeep import living
-from core.attempts import Begin, CallState, OpenAttempt, Step, attempt_id, next_step
+from core.attempts import (
+    Begin,
+    CallState,
+    Ending,
+    HedgeState,
+    OpenAttempt,
+    Step,
+    attempt_id,
+    ending,
+    hedge_step,
+    next_step,
+)
 from schemas.events import CostStatus
 
 
@@ -65,17 +76,20 @@ class Start:
     candidate: int = 0
     repair: bool = False
     most_attempts: int | None = None
+    #: The number of the open call beside which this one is made.
+    beside: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EndedAttempt:
-    """A provider call that ended: its packed usage event, its cost, and the place of the candidate that was called."""
+    """A provider call that ended: its packed usage event, its cost, the place of the candidate that was called, whether as a hedge."""
 
     number: int
     usage: bytes
     cost_nano: int | None
     cost_status: CostStatus
     candidate: int = 0
+    hedge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +121,18 @@ class End:
     lost: bool = False
     move_to: int | None = None
     cached: answers.Ended | None = None
+    #: Whether the answer is a model's and no failure, and how many other calls it counts, ended and open; see `core.attempts.ending`.
+    completed: bool = True
+    counted: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """The calls of a request as they are now: the ended ones, how many are open, and whether the answer stands."""
+
+    answered: bool
+    ended: tuple[EndedAttempt, ...]
+    open: int
 
 
 def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
@@ -142,6 +168,10 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
 
 def start(db: Connection, entries: Sequence[Start]) -> list[Started]:
     """Decide each call's next step and, where it is to begin, record the open attempt under its owner."""
+    return in_turn(_start, db, entries)
+
+
+def _start(db: Connection, entries: Sequence[Start]) -> list[Started]:
     requests = {row.request_id: row for row in requests_of(db, (e.request_id for e in entries))}
     attempts = attempts_of(db, requests)
     open_owners = {a.owner for rows in attempts.values() for a in rows if a.ended_at is None}
@@ -154,44 +184,39 @@ def start(db: Connection, entries: Sequence[Start]) -> list[Started]:
             results.append(Started(None, (), None))
             continue
         rows = attempts[entry.request_id]
-        step = next_step(
-            _state(request, rows, alive - {entry.owner}), now=entry.now, deadline=entry.deadline,
-            max_attempts=entry.max_attempts, retry_unknown=entry.retry_unknown, candidate=entry.candidate,
-            repair=entry.repair, most_attempts=entry.most_attempts,
-        )  # fmt: skip
+        step = _step(entry, request, rows, alive - {entry.owner})
         if isinstance(step, Begin):
             begun.append({
                 "request_id": entry.request_id, "number": step.number, "reason": step.reason, "owner": entry.owner,
                 "started_at": entry.now, "lost": False, "settled": False, "candidate": entry.candidate,
             })  # fmt: skip
-        ended = tuple(
-            EndedAttempt(a.number, a.usage, a.cost_nano, a.cost_status, a.candidate)
-            for a in rows
-            if a.ended_at is not None
-        )
-        results.append(Started(step, ended, request.answer))
+        results.append(Started(step, _ended(rows), request.answer))
     if begun:
         db.execute(_BEGIN, begun)
     return results
 
 
-def end(db: Connection, entries: Sequence[End]) -> list[bool]:
-    """Record the ends of calls and the answers of requests.
+def end(db: Connection, entries: Sequence[End]) -> list[Ending]:
+    """Record the ends of calls and the answers of requests; what each came to, as `core.attempts.ending` has it.
 
-    False where the ledger has moved on without this worker (its open call was taken for lost, or the request is done): then
-    nothing changed, the caller's result does not count, and `start` says what stands.
+    `refused` where the ledger has moved on without this worker (its open call was taken for lost): then nothing changed, the
+    caller's result does not count, and `start` says what stands.
     """
+    return in_turn(_end, db, entries)
+
+
+def _end(db: Connection, entries: Sequence[End]) -> list[Ending]:
     requests = {row.request_id: row for row in requests_of(db, (e.request_id for e in entries))}
     attempts = attempts_of(db, requests)
-    results: list[bool] = []
+    results: list[Ending] = []
     ended: list[dict[str, Any]] = []
     done: list[dict[str, Any]] = []
     moved: list[dict[str, Any]] = []
     for entry in entries:
         request, rows = requests.get(entry.request_id), attempts[entry.request_id]
-        valid = request is not None and request.answer is None and _may_end(entry, request, rows)
-        results.append(valid)
-        if not valid:
+        came_to: Ending = "refused" if request is None else _ending(entry, request, rows)
+        results.append(came_to)
+        if came_to in ("refused", "changed"):
             continue
         if entry.attempt is not None:
             ended.append({
@@ -199,6 +224,10 @@ def end(db: Connection, entries: Sequence[End]) -> list[bool]:
                 "usage": entry.attempt.usage, "cost_nano": entry.attempt.cost_nano,
                 "cost_status": entry.attempt.cost_status,
             })  # fmt: skip
+        if came_to == "left":
+            # A hedge whose call has failed has the request's turn from now on.
+            moved += ({"of": entry.request_id, "candidate": row.candidate} for row in _ahead(entry, request, rows))
+            continue
         if entry.answer is not None:
             done.append({"of": entry.request_id, "answer": entry.answer, "done_at": entry.now})
         if entry.move_to is not None:
@@ -207,7 +236,8 @@ def end(db: Connection, entries: Sequence[End]) -> list[bool]:
         db.execute(_END, ended)
     if moved:
         db.execute(_MOVE_TO, moved)
-    answers.keep(db, [e.cached for e, valid in zip(entries, results, strict=True) if valid and e.cached is not None])
+    recorded = (e for e, came_to in zip(entries, results, strict=True) if came_to == "recorded")
+    answers.keep(db, [e.cached for e in recorded if e.cached is not None])
     if done:
         db.execute(_ANSWER, done)
         # No settlement follows that would free what is held for these.
@@ -218,32 +248,87 @@ def end(db: Connection, entries: Sequence[End]) -> list[bool]:
     return results
 
 
+def calls_of(db: Connection, ids: Sequence[str]) -> list[Calls]:
+    """The calls of each of these requests; locks nothing."""
+    rows = db.execute(_ANSWERED, {"ids": sorted(set(ids))})
+    answered: dict[str, bool] = {request_id: bool(stands) for request_id, stands in rows}
+    attempts = attempts_of(db, ids)
+    return [
+        Calls(answered.get(one, False), _ended(attempts[one]), sum(row.ended_at is None for row in attempts[one]))
+        for one in ids
+    ]
+
+
+def _step(entry: Start, request: Row[Any], rows: list[Row[Any]], alive: set[str]) -> Step:
+    state = _state(request, rows, alive)
+    if entry.beside is not None:
+        own = next((row for row in rows if row.reason == "hedge" and row.candidate == entry.candidate), None)
+        late_open = bool(rows) and rows[-1].number == entry.beside and rows[-1].ended_at is None
+        hedge = HedgeState(own is not None, _open(own, alive), late_open)
+        step = hedge_step(state, hedge, candidate=entry.candidate, now=entry.now, deadline=entry.deadline)
+        if step is not None:
+            return step
+    return next_step(
+        state, now=entry.now, deadline=entry.deadline, max_attempts=entry.max_attempts, retry_unknown=entry.retry_unknown,
+        candidate=entry.candidate, repair=entry.repair, most_attempts=entry.most_attempts,
+    )  # fmt: skip
+
+
 def _state(request: Row[Any], rows: list[Row[Any]], alive: set[str]) -> CallState:
-    last = rows[-1] if rows else None
-    open_attempt = None
-    if last is not None and last.ended_at is None:
-        open_attempt = OpenAttempt(
-            attempt_id(request.request_id, last.number), last.number, last.reason, last.started_at, last.owner in alive
-        )
+    # A hedge is beside the others until its candidate has the turn.
+    own = [row for row in rows if row.reason != "hedge" or row.candidate == request.candidate]
+    last = own[-1] if own else None
     lost = bool(last is not None and last.ended_at is not None and last.lost)
     here = sum(row.candidate == request.candidate for row in rows)
-    return CallState(request.answer is not None, len(rows), open_attempt, lost, request.candidate, here)
+    return CallState(request.answer is not None, len(rows), _open(last, alive), lost, request.candidate, here)
 
 
-def _may_end(entry: End, request: Row[Any], rows: list[Row[Any]]) -> bool:
-    if entry.move_to is not None and entry.move_to <= request.candidate:
-        return False
-    last = rows[-1] if rows else None
-    is_open = last is not None and last.ended_at is None
+def _open(row: Row[Any] | None, alive: set[str]) -> OpenAttempt | None:
+    if row is None or row.ended_at is not None:
+        return None
+    return OpenAttempt(
+        attempt_id(row.request_id, row.number), row.number, row.reason, row.started_at, row.owner in alive
+    )
+
+
+def _ended(rows: Iterable[Row[Any]]) -> tuple[EndedAttempt, ...]:
+    return tuple(
+        EndedAttempt(a.number, a.usage, a.cost_nano, a.cost_status, a.candidate, a.reason == "hedge")
+        for a in rows
+        if a.ended_at is not None
+    )
+
+
+def _ending(entry: End, request: Row[Any], rows: list[Row[Any]]) -> Ending:
+    done, still_open = request.answer is not None, [row for row in rows if row.ended_at is None]
     if entry.attempt is None:
-        return not is_open
-    mine = last is not None and (entry.lost or last.owner == entry.owner)
-    return is_open and mine and last is not None and last.number == entry.attempt.number
+        moves_back = entry.move_to is not None and entry.move_to <= request.candidate
+        return "refused" if done or still_open or moves_back else "recorded"
+    number = entry.attempt.number
+    mine = next((row for row in still_open if row.number == number and (entry.lost or row.owner == entry.owner)), None)
+    if mine is None:
+        return "refused"
+    others = len(rows) - len(still_open), len(still_open) - 1
+    completed = entry.completed and entry.answer is not None
+    came_to = ending(done=done, completed=completed, others=others, counted=entry.counted)
+    moves_back = entry.move_to is not None and entry.move_to <= request.candidate
+    return "refused" if came_to == "recorded" and moves_back else came_to
+
+
+def _ahead(entry: End, request: Row[Any] | None, rows: list[Row[Any]]) -> list[Row[Any]]:
+    """The open call of a later candidate than the one whose turn it is, beside the one that ends, of a request without an answer."""
+    if request is None or request.answer is not None or entry.attempt is None:
+        return []
+    others = (row for row in rows if row.ended_at is None and row.number != entry.attempt.number)
+    return [row for row in others if row.candidate > request.candidate]
 
 
 #: Built once: building a statement costs more than running it.
 _ADMIT = insert(REQUESTS)
 _BEGIN = insert(ATTEMPTS)
+_ANSWERED = select(REQUESTS.c.request_id, REQUESTS.c.answer.is_not(None)).where(
+    REQUESTS.c.request_id.in_(bindparam("ids", expanding=True))
+)
 _END = update(ATTEMPTS).where(*THIS_ATTEMPT)
 _ANSWER = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
 _MOVE_TO = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from operator import itemgetter
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, select, update
 
 from config.dialects import upserts
 from config.models import ACCOUNTS, ATTEMPTS, REQUESTS
+
+
+class Entry(Protocol):
+    """An entry of a batch that is about one request."""
+
+    @property
+    def request_id(self) -> str:
+        """The request's id."""
+
+
+E = TypeVar("E", bound=Entry)
+R = TypeVar("R")
 
 #: The condition of a statement that changes one call: `of` is its request's id, `nr` its number.
 THIS_ATTEMPT = (ATTEMPTS.c.request_id == bindparam("of"), ATTEMPTS.c.number == bindparam("nr"))
@@ -32,6 +45,20 @@ def attempts_of(db: Connection, ids: Iterable[str]) -> dict[str, list[Row[Any]]]
     for row in db.execute(_ATTEMPTS_OF, {"ids": list(ids)}):
         found[row.request_id].append(row)
     return found
+
+
+def in_turn(operation: Callable[[Connection, Sequence[E]], list[R]], db: Connection, entries: Sequence[E]) -> list[R]:
+    """The operation's results; entries of one request are dealt with one after another, each with what the one before it left."""
+    if len({entry.request_id for entry in entries}) == len(entries):
+        return operation(db, entries)
+    results: dict[int, R] = {}
+    left = list(enumerate(entries))
+    while left:
+        first = {entry.request_id: (place, entry) for place, entry in reversed(left)}
+        batch = sorted(first.values(), key=itemgetter(0))
+        results |= zip((place for place, _ in batch), operation(db, [entry for _, entry in batch]), strict=True)
+        left = [(place, entry) for place, entry in left if place not in results]
+    return [results[place] for place in range(len(entries))]
 
 
 def release(db: Connection, requests: Iterable[Row[Any]]) -> Counter[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from typing import Literal
 
 from schemas.events import AttemptReason
 
@@ -28,7 +29,8 @@ class OpenAttempt:
 class CallState:
     """What the ledger knows of a request when its call reaches the lane.
 
-    `candidate` is the place of the model whose turn it is, `here` the number of calls made to it, `attempts` to any.
+    `candidate` is the place of the model whose turn it is, `here` the number of calls made to it, `attempts` to any. `open` and
+    `last_lost` are of the calls whose turn it is or was, not of a hedge beside them.
     """
 
     done: bool
@@ -37,6 +39,15 @@ class CallState:
     last_lost: bool
     candidate: int = 0
     here: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeState:
+    """What the ledger knows of a hedge: whether it was begun, and whether the call that it is beside is still the last and open."""
+
+    begun: bool
+    open: OpenAttempt | None
+    late_open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,11 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Left:
+    """A hedge that is of no use any more: the request goes on without it, or is over; call nobody."""
+
+
+@dataclass(frozen=True, slots=True)
 class Expire:
     """The deadline has passed: answer so, call nobody."""
 
@@ -81,7 +97,10 @@ class GiveUp:
     """No further call may be made, and the last one was cut off: answer that its outcome is unknown."""
 
 
-Step = Begin | Finished | Moved | Wait | Lost | Expire | GiveUp
+Step = Begin | Finished | Moved | Wait | Lost | Left | Expire | GiveUp
+#: `recorded`: the end, and the answer or the move that it brings. `left`: the end alone, since another call goes on or has the
+#: answer. `changed`: nothing, since other calls have begun or ended than the caller counted. `refused`: nothing, the end does not count.
+Ending = Literal["recorded", "left", "changed", "refused"]
 
 
 def next_step(
@@ -92,10 +111,11 @@ def next_step(
 
     `max_attempts` bounds the calls to one candidate, `most_attempts` those to all of them. `retry_unknown` is the request's own
     policy for calls that a crash cut off, `repair` says that the call asks to mend an answer that did not follow its schema.
+    A call that is open beside the answer that stands is ended first: it has to be accounted.
     """
-    if state.done:
+    if state.done and state.open is None:
         return Finished()
-    if state.candidate > candidate:
+    if not state.done and state.candidate > candidate:
         return Moved(state.candidate)
     if state.open is not None:
         return Wait() if state.open.owner_alive else Lost(state.open)
@@ -107,6 +127,34 @@ def next_step(
     if state.attempts == 0:
         return Begin(1, "first")
     return Begin(state.attempts + 1, _reason(state, repair))
+
+
+def hedge_step(
+    state: CallState, hedge: HedgeState, *, candidate: int, now: int, deadline: int | None
+) -> Step | None:  # fmt: skip
+    """The next step for a hedge at its `candidate`-th model; None where the request's turn has come to it, as to any call."""
+    if hedge.begun and state.candidate >= candidate:
+        return None
+    if hedge.open is not None:
+        return Wait() if hedge.open.owner_alive else Lost(hedge.open)
+    if hedge.begun and state.done:
+        return Finished()
+    in_time = deadline is None or now < deadline
+    if hedge.begun or state.done or not hedge.late_open or state.candidate >= candidate or not in_time:
+        return Left()
+    return Begin(state.attempts + 1, "hedge")
+
+
+def ending(
+    *, done: bool, completed: bool, others: tuple[int, int], counted: tuple[int, int] | None
+) -> Ending:  # fmt: skip
+    """How the end of an open call counts: the first call with an answer ends the request, a failure only when none is left.
+
+    `others` and `counted` are the other calls of the request, ended and open: as they are, and as what follows was made of them.
+    """
+    if done or (others[1] and not completed):
+        return "left"
+    return "recorded" if counted in (None, others) else "changed"
 
 
 def _reason(state: CallState, repair: bool) -> AttemptReason:

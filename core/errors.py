@@ -39,6 +39,7 @@ CODES: dict[str, Kind] = {
     "provider_content_refused": Kind(False, "The provider refused to answer because of the content."),
     "provider_outcome_unknown": Kind(True, "A crash cut the call off and the request asked not to repeat it."),
     "pipeline_deadline_exceeded": Kind(True, "The deadline passed before a call could be made."),
+    "pipeline_superseded": Kind(False, "Another call of the request answered first, and this one was broken off."),
     "pipeline_not_admitted": Kind(False, "A call reached a lane without a ledger entry of its admission."),
     "pipeline_unknown_attempt": Kind(False, "A usage event names an attempt that the ledger does not know."),
     "pipeline_internal": Kind(True, "A stage failed on the record; its log names the cause."),

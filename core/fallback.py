@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from core.retry import RetryRule, next_wait
@@ -36,6 +36,8 @@ class Tried:
     made: int
     here: int
     cost_bound_nano: int
+    #: The candidates called so far: more than those up to the present one where one was called beside another.
+    places: frozenset[int] = frozenset()
 
 
 def next_move(
@@ -49,8 +51,8 @@ def next_move(
     request = call["request"]
     if request["max_attempts"] is not None and tried.made >= request["max_attempts"]:
         return None
-    room = _room(call, tried)
-    if _fits(call["reserved_nano_usd"], room):
+    left = room(call, tried)
+    if _fits(call["reserved_nano_usd"], left):
         wait = next_wait(rule, failed, tried.here, now_us, request["deadline"], jitter)
         if wait is not None:
             return Again(wait)
@@ -58,7 +60,7 @@ def next_move(
         return None
     if request["deadline"] is not None and now_us >= request["deadline"]:
         return None
-    following = next_candidate(call["candidates"], call["candidate"], room)
+    following = next_candidate(call["candidates"], call["candidate"], left, tried.places)
     return None if following is None else Next(following)
 
 
@@ -70,7 +72,7 @@ def after_lost(rule: RetryRule, call: LlmCall, tried: Tried) -> Again | Next:
     request = call["request"]
     may_go_on = request["on_unknown_outcome"] == "retry" and tried.here >= rule.max_attempts
     if may_go_on and (request["max_attempts"] is None or tried.made < request["max_attempts"]):
-        following = next_candidate(call["candidates"], call["candidate"], _room(call, tried))
+        following = next_candidate(call["candidates"], call["candidate"], room(call, tried), tried.places)
         if following is not None:
             return Next(following)
     return Again(0.0)
@@ -83,17 +85,20 @@ def tried_so_far(call: LlmCall, calls: Sequence[tuple[int, int | None]]) -> Trie
         nano if nano is not None else bounds[place] if place < len(bounds) else call["reserved_nano_usd"] or 0
         for place, nano in calls
     )
-    return Tried(len(calls), sum(place == call["candidate"] for place, _ in calls), cost)
+    places = [place for place, _ in calls]
+    return Tried(len(calls), places.count(call["candidate"]), cost, frozenset(places))
 
 
-def next_candidate(candidates: Sequence[Candidate], after: int, room_nano: int | None) -> int | None:
+def next_candidate(
+    candidates: Sequence[Candidate], after: int, room_nano: int | None, without: Collection[int] = ()
+) -> int | None:
     """The place of the first later candidate whose bound fits into what may still be spent; None when there is none."""
-    places = range(after + 1, len(candidates))
+    places = (place for place in range(after + 1, len(candidates)) if place not in without)
     return next((i for i in places if _fits(candidates[i]["reserved_nano_usd"], room_nano)), None)
 
 
 def at_candidate(call: LlmCall, place: int) -> LlmCall:
-    """The call as it goes to the candidate at this place."""
+    """The call as it goes to the candidate at this place, in its turn."""
     chosen = call["candidates"][place]
     return {
         **call,
@@ -102,10 +107,12 @@ def at_candidate(call: LlmCall, place: int) -> LlmCall:
         "max_output_tokens": chosen["max_output_tokens"],
         "reserved_nano_usd": chosen["reserved_nano_usd"],
         "candidate": place,
+        "beside": None,
     }
 
 
-def _room(call: LlmCall, tried: Tried) -> int | None:
+def room(call: LlmCall, tried: Tried) -> int | None:
+    """What a further call of the request may cost in nano-USD; None where it says nothing."""
     most = call["request"]["max_cost_nano_usd"]
     return None if most is None else most - tried.cost_bound_nano
 

@@ -487,6 +487,10 @@ class Candidate(TypedDict):
     """
     Upper bound of one call's cost in nano-USD; null when the model has no known price.
     """
+    hedge_after_us: int | None
+    """
+    After how many microseconds without a first token, or without an answer that is not streamed, a later candidate is called as well; null for never.
+    """
 
 
 class ReplyTo(TypedDict):
@@ -549,6 +553,10 @@ class LlmCall(TypedDict):
     """
     Place of this call's model among the candidates, from 0.
     """
+    beside: int | None
+    """
+    Number of the open call beside which this one is made since it is late; null for a call whose turn it is.
+    """
     decisions: list[Decision]
     """
     Every model that was considered, and why it was kept or dropped.
@@ -583,9 +591,9 @@ class LlmCall(TypedDict):
     """
 
 
-AttemptReason: TypeAlias = Literal['first', 'retry', 'redelivery', 'fallback', 'repair', 'cached']
+AttemptReason: TypeAlias = Literal['first', 'retry', 'redelivery', 'fallback', 'repair', 'cached', 'hedge']
 """
-Why a provider call was made: the first one, a retry after a failure, again after a crash left the one before it unknown, at the next candidate, to repair an answer that did not follow its schema; or none was made because the response cache had the answer.
+Why a provider call was made: the first one, a retry after a failure, again after a crash left the one before it unknown, at the next candidate, to repair an answer that did not follow its schema, beside one whose first token was late (`hedge`); or none was made because the response cache had the answer.
 """
 
 
@@ -820,7 +828,7 @@ class LlmChunk(TypedDict):
     """
     attempt_id: str
     """
-    The provider call that the piece came from.
+    The provider call that the piece came from. Where two calls were made at once, the answer names the one whose pieces are its text.
     """
     attempt: int
     """

@@ -70,9 +70,12 @@ def _call_lines(told: Told, notes: list[str]) -> Iterator[Line]:
             said.add(request_id, (answer.calls, answer.cost))
         if answer.attempt_id is not None and answer.tokens is not None:
             told_tokens.add(answer.attempt_id, (1, *answer.tokens))
+    # The answer to one of two calls at once is there before it is known what the other one cost.
+    ahead = {c.request_id for c in told.calls.values() if c.reason == "hedge"}
+    ahead &= {request_id for request_id, answer in own_answers.items() if answer.cost is None}
     for call in told.calls.values():
         if call.request_id in own_answers:
-            charged.add(call.request_id, (1, call.cost))
+            charged.add(call.request_id, (1, None if call.request_id in ahead else call.cost))
         if call.attempt_id in told_tokens.entries:
             call_tokens.add(call.attempt_id, (1, *call.tokens))
     yield compare("calls and cost in answers = usage events", said, charged, notes)

@@ -43,6 +43,7 @@ class Call:
     finished_at: int
     provider: str
     status: str
+    reason: str
     tokens: Amounts
     cost: int | None
     bound: int
@@ -151,7 +152,7 @@ def _usage(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
         return
     call = Call(
         event["attempt_id"], event["request_id"], event["attempt"], event["tenant"], event["admitted_at"], event["finished_at"],
-        event["provider"], event["status"], _tokens(event["tokens"]) or (), event["cost_nano_usd"],
+        event["provider"], event["status"], event["reason"], _tokens(event["tokens"]) or (), event["cost_nano_usd"],
         event["reserved_nano_usd"] or 0, seen.offset < mark.handled[seen.partition],
     )  # fmt: skip
     (told.calls if event["adjusts"] is None else told.adjustments)[_identity(seen)] = call

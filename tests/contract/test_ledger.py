@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from config import audit, ledger, settling, upkeep
 from config.database import open_database, reading
 from config.settings import SettingsError
-from core.attempts import Begin, Expire, Finished, GiveUp, Lost, Moved, Wait
+from core.attempts import Begin, Ending, Expire, Finished, GiveUp, Lost, Moved, Wait
 
 NOW = 1_795_258_680_000_000
 SECOND = 1_000_000
@@ -46,9 +46,16 @@ class Book:
         self, number: int | None, answer: bytes | None, owner: str = "w1", cost: int | None = 70, lost: bool = False,
         move_to: int | None = None,
     ) -> bool:  # fmt: skip
+        return self.ending(number, answer, owner, cost, lost, move_to) == "recorded"
+
+    def ending(
+        self, number: int | None, answer: bytes | None, owner: str = "w1", cost: int | None = 70, lost: bool = False,
+        move_to: int | None = None, **how: Any,
+    ) -> Ending:  # fmt: skip
         status = "priced" if cost is not None else "unknown"
         attempt = ledger.EndedAttempt(number, f"usage {number}".encode(), cost, status) if number else None
-        return bool(self.run(ledger.end, ledger.End(self.id, owner, NOW, attempt, answer, lost, move_to))[0])
+        found: Ending = self.run(ledger.end, ledger.End(self.id, owner, NOW, attempt, answer, lost, move_to, **how))[0]
+        return found
 
     def settle(self, number: int, cost: int | None = 70) -> bool | None:
         found: bool | None = self.run(settling.settle, settling.Settlement(self.id, number, cost, 1_000))[0]

@@ -217,7 +217,7 @@ def test_the_ledger_tells_of_a_request_that_is_under_way(tmp_path: Path) -> None
         ledger.start(db, [start])
         packed = pack((encoder.usage(failed, trace_of([], request_id)),))
         ended = ledger.EndedAttempt(1, packed, 0, "not_charged")
-        assert ledger.end(db, [ledger.End(request_id, "w-1", NOON + 50_000, ended, None, move_to=2)]) == [True]
+        assert ledger.end(db, [ledger.End(request_id, "w-1", NOON + 50_000, ended, None, move_to=2)]) == ["recorded"]
         ledger.start(db, [replace(start, now=NOON + 60_000, candidate=2)])
     engine.dispose()
     known = gather(settings, request_id, False, NOON + 160_000)

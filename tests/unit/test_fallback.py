@@ -87,7 +87,7 @@ def test_a_call_that_a_crash_cut_off_goes_on_only_where_the_request_lets_it() ->
 def test_a_call_of_unknown_cost_counts_with_its_bound() -> None:
     """What nobody knows is counted at the most that it can be."""
     to = at_candidate(routed(), 1)
-    assert tried_so_far(to, [(0, 7), (0, None), (1, None)]) == Tried(3, 1, 7 + 1_000 + 3_000)
+    assert tried_so_far(to, [(0, 7), (0, None), (1, None)]) == Tried(3, 1, 7 + 1_000 + 3_000, frozenset({0, 1}))
 
 
 @given(

@@ -82,7 +82,7 @@ def test_what_alerts_look_for_begins_at_zero() -> None:
     errors = samples(metrics, "millstream_provider_errors_total")
     assert {code for code, _ in errors} == {code for code in CODES if code.startswith("provider_")}
     assert samples(metrics, "millstream_retries_total") == {
-        ("openai", reason): 0 for reason in ("retry", "redelivery", "fallback", "repair", "cached")
+        ("openai", reason): 0 for reason in ("retry", "redelivery", "fallback", "repair", "cached", "hedge")
     }
     assert samples(metrics, "millstream_spend_usd_total") == {("openai",): 0}
     assert samples(metrics, "millstream_provider_calls_total")["unpriced", "openai", "succeeded"] == 0

@@ -1,0 +1,64 @@
+"""A second call beside one whose first token is late, and the end of the call that another one was faster than."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from agents.cancel import Cancellation
+from agents.chunks import Chunks, Send
+from agents.outgoing import Encoder
+from config import ledger
+from config.transactions import Transactions
+from core.errors import error
+from core.fallback import at_candidate
+from schemas.events import LlmCall
+
+POLL_SECONDS = 0.25
+
+
+class Hedges:
+    """Publishes hedges as calls for other lanes, and asks the ledger whether another call has answered."""
+
+    def __init__(self, transactions: Transactions, encoder: Encoder, send: Send) -> None:
+        self._transactions = transactions
+        self._encoder = encoder
+        self._send = send
+
+    @asynccontextmanager
+    async def watch(
+        self, call: LlmCall, number: int, to: int | None, chunks: Chunks, cancellation: Cancellation, trace: bytes
+    ) -> AsyncIterator[None]:  # fmt: skip
+        """While call `number` of a request goes on: call the candidate at `to` as well when it is late, None for not at all.
+
+        Then, and while the call is itself a hedge, it is broken off as soon as the ledger has the answer of another call.
+        """
+        if to is None and call["beside"] is None:
+            yield
+            return
+        task = asyncio.create_task(self._watch(call, number, to, chunks, cancellation, trace))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _watch(
+        self, call: LlmCall, number: int, to: int | None, chunks: Chunks, cancellation: Cancellation, trace: bytes
+    ) -> None:
+        if to is not None:
+            await asyncio.sleep((call["candidates"][call["candidate"]]["hedge_after_us"] or 0) / 1_000_000)
+            if chunks.attempt.first_token_at is not None:
+                return
+            hedge: LlmCall = {**at_candidate(call, to), "beside": number}
+            await self._send((self._encoder.call(hedge, trace),))
+        while True:
+            if (await self._transactions.run(ledger.calls_of, call["request"]["request_id"])).answered:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+        cancellation.break_off(
+            error(
+                "pipeline_superseded", "Another candidate answered first; what this call used until then is accounted."
+            )
+        )
