@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass
 from typing import Literal
 
-from schemas.events import AttemptReason
+from schemas.events import AttemptReason, Error
 
 
 def attempt_id(request_id: str, number: int) -> str:
@@ -97,7 +97,14 @@ class GiveUp:
     """No further call may be made, and the last one was cut off: answer that its outcome is unknown."""
 
 
-Step = Begin | Finished | Moved | Wait | Lost | Left | Expire | GiveUp
+@dataclass(frozen=True, slots=True)
+class OverLimit:
+    """A further call does not fit into a limit: answer so, call nobody."""
+
+    error: Error
+
+
+Step = Begin | Finished | Moved | Wait | Lost | Left | Expire | GiveUp | OverLimit
 #: `recorded`: the end, and the answer or the move that it brings. `left`: the end alone, since another call goes on or has the
 #: answer. `changed`: nothing, since other calls have begun or ended than the caller counted. `refused`: nothing, the end does not count.
 Ending = Literal["recorded", "left", "changed", "refused"]

@@ -1,0 +1,60 @@
+"""The accounts that a request is charged to: a tree whose root is the platform.
+
+An account is written as its path: `/` is the platform, `/acme` a tenant, `/acme/project:search`, `/acme/user:ana` and
+`/acme/key:k1` a project, a user and an API key of it. A `*` in a path stands for every tenant, project, user or key.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from urllib.parse import unquote
+
+PLATFORM = "/"
+ANY = "*"
+#: What stands below a tenant, in the order in which a request is charged to them.
+KINDS = ("project", "user", "key")
+
+
+def account(tenant: str | None = None, kind: str | None = None, name: str | None = None) -> str:
+    """The path of the platform, of a tenant, or of a project, user or key of a tenant; names may hold any character."""
+    if tenant is None:
+        return PLATFORM
+    return f"/{_label(tenant)}" if kind is None or name is None else f"/{_label(tenant)}/{kind}:{_label(name)}"
+
+
+def path_of(tenant: str, project: str | None, user: str | None, key: str | None) -> tuple[str, ...]:
+    """The accounts that a request of these is charged to, the platform first."""
+    below = (account(tenant, kind, name) for kind, name in zip(KINDS, (project, user, key), strict=True) if name)
+    return PLATFORM, account(tenant), *below
+
+
+@lru_cache(maxsize=10_000)
+def patterns_of(path: str) -> tuple[str, ...]:
+    """The paths under which a limit for this account can stand, the most special first."""
+    if path == PLATFORM:
+        return (path,)
+    tenant, _, below = path[1:].partition("/")
+    if not below:
+        return path, "/*"
+    kind = below.partition(":")[0]
+    return path, f"/{tenant}/{kind}:*", f"/*/{below}", f"/*/{kind}:*"
+
+
+def tenant_of(path: str) -> str | None:
+    """The tenant that an account belongs to; None for the platform and for patterns over tenants."""
+    label = path[1:].partition("/")[0]
+    return None if label in ("", ANY) else unquote(label)
+
+
+def problem_of(path: str) -> str | None:
+    """What is wrong with a path that somebody wrote, None where nothing is."""
+    tenant, _, below = path[1:].partition("/")
+    kind, _, name = below.partition(":")
+    if not path.startswith("/") or (below and (not tenant or kind not in KINDS or not name or "/" in name)):
+        return f"{path!r} is no account; write / for the platform, /TENANT, or /TENANT/user:NAME with user, project or key."
+    return None
+
+
+def _label(name: str) -> str:
+    """A name as one part of a path: `*` alone stays, a slash and a percent sign are escaped as in a URL."""
+    return name.replace("%", "%25").replace("/", "%2F")

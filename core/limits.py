@@ -1,0 +1,264 @@
+"""What accounts may use: limits, which of them a request counts against, and whether it still fits.
+
+Money is in nano-USD, times in microseconds since 1970. A request holds its upper bound from its admission on; what it really
+used takes the bound's place, in the window of its admission.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from core.accounts import patterns_of, tenant_of
+from core.errors import error
+from core.windows import CELLS, LENGTHS, US, Window, calendar, cell, oldest_cell
+from schemas.events import Error
+
+Meter = Literal["requests", "tokens", "usd", "concurrent"]
+#: An account and what is limited of it.
+CountKey = tuple[str, str]
+NANO = 1_000_000_000
+#: When to ask again where only calls under way stand in the way.
+SOON_MS = 1_000
+#: Shares of a limit at which its account hears of it.
+SHARES = (80, 90, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most so much of a meter for an account, in each of its windows.
+
+    `account` may be a pattern; then each account that it fits has its own count. A `sliding` window is the time just past,
+    the others are calendar windows in the account's time zone; `concurrent` has none. `task` and `model` narrow it to
+    requests for that task and calls of models that fit (`*` stands for any characters). A soft limit only alerts.
+    """
+
+    account: str
+    meter: Meter
+    window: Window | None
+    most: int
+    sliding: bool = False
+    hard: bool = True
+    task: str | None = None
+    model: str | None = None
+    #: What it limits, without the account: the same words stand for the same count.
+    subject: str = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        length = [] if self.window is None else [f"per {'sliding ' if self.sliding else ''}{self.window}"]
+        scope = [f"{name} {value}" for name, value in (("task", self.task), ("model", self.model)) if value is not None]
+        object.__setattr__(self, "subject", " ".join([self.meter, *length, *scope]))
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """The most that a request can use: nano-USD, None where a model that may answer it has no price, and tokens."""
+
+    nano: int | None
+    tokens: int
+
+    def of(self, meter: Meter) -> int | None:
+        """What counts on a meter."""
+        return self.nano if meter == "usd" else self.tokens if meter == "tokens" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A request that asks to be admitted: the accounts it is charged to, and what tells which limits are about it."""
+
+    path: tuple[str, ...]
+    task: str | None
+    models: tuple[str, ...]
+    amounts: Amounts
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a limit counts for one account at one time: the cells from `since` on, of which that at `begins` takes more.
+
+    A calendar window has one cell; `since` and `begins` are equal. `ends` is when what is used now stops counting, at the
+    latest; None where it counts until it is given back.
+    """
+
+    limit: Limit
+    account: str
+    since: int
+    begins: int
+    ends: int | None
+
+    @property
+    def key(self) -> CountKey:
+        """What tells this count from others, at all times."""
+        return self.account, self.limit.subject
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What is used and held in one cell of a count; `told` is the greatest share that its account has heard of."""
+
+    begins: int
+    used: int
+    reserved: int
+    told: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """How full a count is."""
+
+    used: int
+    reserved: int
+
+    def share(self, limit: Limit) -> int:
+        """Percent of the limit that is used or held, rounded down."""
+        taken = self.used + self.reserved
+        return taken * 100 // limit.most if limit.most else 100 if taken else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request does not fit: the count that it would exceed, how full that is, and when to ask again (None: never)."""
+
+    count: Count
+    level: Level
+    asked: int | None
+    retry_after_ms: int | None
+
+    @property
+    def used_up(self) -> bool:
+        """Whether the request would not fit either if nothing was held."""
+        return self.asked is not None and self.level.used + self.asked > self.count.limit.most
+
+    @property
+    def error(self) -> Error:
+        """What its caller is told."""
+        limit = self.count.limit
+        code = {"usd": "policy_budget_exceeded", "concurrent": "policy_rate_limited"}.get(limit.meter)
+        code = code or ("policy_rate_limited" if limit.window in ("minute", "hour") else "policy_quota_exceeded")
+        whose = f"Account {self.count.account} has a limit of {shown(limit)}"
+        if self.asked is None:
+            return error(
+                "policy_unpriced_model",
+                f"{whose}, and a model that may answer the request has no price; give it one or name another.",
+            )
+        left = max(0, limit.most - self.level.used - self.level.reserved)
+        said = f"{whose}; {amount_shown(limit.meter, left)} of it are left and the request may take {amount_shown(limit.meter, self.asked)}"
+        if self.retry_after_ms is None:
+            return error(code, f"{said}, more than the whole limit; ask for less or raise the limit.")
+        again = f"; send it again under a new id in {self.retry_after_ms / 1_000:,.0f} s, or raise the limit."
+        return error(code, said + again, retry_after_ms=self.retry_after_ms)
+
+
+def amount_shown(meter: Meter, amount: int) -> str:
+    """An amount of a meter for people: `0.25 USD`, `1,000 tokens`."""
+    if meter == "usd":
+        return f"{amount / NANO:,.9f}".rstrip("0").rstrip(".") + " USD"
+    return f"{amount:,} {'concurrent requests' if meter == 'concurrent' else meter}"
+
+
+def shown(limit: Limit) -> str:
+    """A limit for people: `500 USD per month`."""
+    return amount_shown(limit.meter, limit.most) + limit.subject.removeprefix(limit.meter)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """All limits of a deployment, found by account; the time zones of tenants by name, UTC where none stands."""
+
+    version: int = 0
+    limits: Sequence[Limit] = ()
+    zones: Mapping[str, str] = field(default_factory=dict)
+    _by_account: dict[str, list[Limit]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found = defaultdict(list)
+        for limit in self.limits:
+            found[limit.account].append(limit)
+        object.__setattr__(self, "_by_account", dict(found))
+
+    def of(self, account: str) -> list[Limit]:
+        """The limits of one account; of several patterns with the same subject, the most special one holds."""
+        chosen: dict[str, Limit] = {}
+        for pattern in patterns_of(account):
+            for limit in self._by_account.get(pattern, ()):
+                chosen.setdefault(limit.subject, limit)
+        return list(chosen.values())
+
+    def find(self, account: str, subject: str) -> Limit | None:
+        """The limit of an account on this subject; None where there is none any more."""
+        return next((limit for limit in self.of(account) if limit.subject == subject), None)
+
+    def count(self, limit: Limit, account: str, now: int) -> Count:
+        """Where a limit counts for an account now."""
+        if limit.window is None:
+            return Count(limit, account, 0, 0, None)
+        if limit.sliding:
+            begins = cell(limit.window, now)
+            ends = begins + LENGTHS[limit.window] * US
+            return Count(limit, account, oldest_cell(limit.window, now), begins, ends)
+        span = calendar(limit.window, self.zones.get(tenant_of(account) or "", "UTC"), now)
+        return Count(limit, account, span.begins, span.begins, span.ends)
+
+    def counts(self, asking: Asking, now: int) -> list[Count]:
+        """Everything that a request counts against now, the platform's first."""
+        if not self._by_account:
+            return []
+        return [
+            self.count(limit, account, now)
+            for account in asking.path
+            for limit in self.of(account)
+            if (limit.task is None or fnmatchcase(asking.task or "", limit.task))
+            and (limit.model is None or any(fnmatchcase(model, limit.model) for model in asking.models))
+        ]
+
+
+def level(count: Count, cells: Iterable[Cell]) -> Level:
+    """How full a count is by those of its cells that count now."""
+    live = [each for each in cells if count.since <= each.begins <= count.begins]
+    return Level(sum(each.used for each in live), sum(each.reserved for each in live))
+
+
+def refusal(
+    counts: Iterable[Count], cells: Mapping[CountKey, Sequence[Cell]], amounts: Amounts, now: int
+) -> Refusal | None:
+    """Why a request does not fit into what it counts against; None where it does.
+
+    Of several limits in the way, the one that is there longest.
+    """
+    found: list[Refusal] = []
+    for count in counts:
+        if not count.limit.hard:
+            continue
+        here, wanted = cells.get(count.key, ()), amounts.of(count.limit.meter)
+        full = level(count, here)
+        if wanted is None:
+            found.append(Refusal(count, full, None, None))
+        elif full.used + full.reserved + wanted > count.limit.most:
+            found.append(Refusal(count, full, wanted, _again_in_ms(count, here, full, wanted, now)))
+    return max(
+        found, key=lambda each: float("inf") if each.retry_after_ms is None else each.retry_after_ms, default=None
+    )
+
+
+def _again_in_ms(count: Count, cells: Sequence[Cell], full: Level, wanted: int, now: int) -> int | None:
+    """When there is room again at the earliest; None where there never is."""
+    most = count.limit.most
+    if wanted > most:
+        return None
+    if full.used + wanted <= most:
+        return SOON_MS
+    if count.ends is None:
+        return SOON_MS
+    if not count.limit.sliding or count.limit.window is None:
+        return -(-(count.ends - now) // 1_000)
+    left = full.used
+    length = LENGTHS[count.limit.window] * US
+    for each in sorted((c for c in cells if count.since <= c.begins), key=lambda c: c.begins):
+        left -= each.used
+        if left + wanted <= most:
+            # A cell is out once the window begins at its end.
+            return -(-(each.begins + length // CELLS + length - now) // 1_000)
+    return None
