@@ -16,10 +16,12 @@ from agents.structured import schema_problem
 from config import ledger
 from config.tasks import Prepared, Tasks
 from config.transactions import Transactions
+from core.accounts import path_of
 from core.admission import LONGEST_LABEL, UUID, problem_of
 from core.caching import Hit
 from core.errors import error
 from core.facts import refusal, undecodable
+from core.limits import Asking, Refusal
 from core.outcome import Emit, Headers, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.replay import times_seen
 from core.replies import NoReplyTo, allowed, checked, reply_to
@@ -34,10 +36,13 @@ Partitions = Callable[[str], Awaitable[int | None]]
 
 @dataclass(frozen=True, slots=True)
 class AdmitRules:
-    """The bounds a deployment sets: bytes of a request's value, and patterns of the reply topics that requests may name."""
+    """The bounds a deployment sets: bytes of a request's value, patterns of the reply topics that requests may name, and how
+    long what is held for a request stays held past its deadline, or its admission where it has none.
+    """
 
     max_request_bytes: int
     reply_topics: tuple[str, ...]
+    reserve_seconds: int
 
 
 class Admit:
@@ -75,10 +80,15 @@ class Admit:
         copy_to = None if isinstance(to, NoReplyTo) else to
         if isinstance(planned, Plan):
             entry = self._entry(request["request_id"], body, request["tenant"], now, plan=planned)
+            entry = replace(entry, asking=_asking(request, planned), expires_at=self._expires_at(request, now))
         else:
             answer = pack(self._answered(planned, trace, copy_to))
             entry = self._entry(request["request_id"], body, request["tenant"], now, answer=answer)
         admitted = await self._transactions.run(ledger.admit, entry)
+        if admitted.refusal is not None and isinstance(planned, Plan):
+            refused = _over_limit(request, planned, admitted.refusal, now)
+            entry = replace(entry, answer=pack(self._answered(refused, trace, copy_to)), plan=None)
+            admitted = await self._transactions.run(ledger.admit, entry)
         if admitted.kind == "other" and times_seen(record.headers):
             # Its caller was told that these bytes cannot be read, and keeps that answer when they can be, later.
             as_bytes = replace(entry, body_hash=hashlib.sha256(record.value or b"").digest())
@@ -93,6 +103,10 @@ class Admit:
         ready = cast(LlmRequest, made)
         call = call_of(ready, plan, admitted.admitted_at, copy_to, self._cache.key(ready, plan))
         return Emit((self._encoder.call(call, trace),))
+
+    def _expires_at(self, request: LlmRequest, now: int) -> int:
+        """When nobody works on the request any more, if it has no answer by then."""
+        return (request["deadline"] or now) + self._rules.reserve_seconds * 1_000_000
 
     def _answered(self, answer: Hit | LlmResponse, trace: bytes, to: ReplyTo | None) -> tuple[Outgoing, ...]:
         """The events of a request that needs no call."""
@@ -163,6 +177,17 @@ class Admit:
         if admitted.kind == "other":
             return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
         return Reject(failure["code"], why, unpack(admitted.answer or packed))
+
+
+def _asking(request: LlmRequest, plan: Plan) -> Asking:
+    path = path_of(request["tenant"], request["project"], request["user"], request["api_key_id"])
+    return Asking(path, request["task"], plan.models, plan.amounts)
+
+
+def _over_limit(request: LlmRequest, plan: Plan, why: Refusal, now: int) -> LlmResponse:
+    """The answer to a request that does not fit into a limit."""
+    refused = refusal(request, "refused", why.error, now)
+    return {**refused, "route": plan.fields["route"], "decisions": plan.fields["decisions"]}
 
 
 def _account(tenant: str) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from agents.outgoing import decode
 from config import settling
 from config.transactions import Transactions
 from core.outcome import Drop, Emit, Outcome, Record, Reject
+from core.pricing import TOKEN_CLASSES
 from schemas.codec import Codec, Undecodable
+from schemas.events import LlmUsage
 
 
 class Meter:
@@ -32,8 +36,9 @@ class Meter:
             moved = await self._transactions.run(settling.adjust, adjustment)
             return Emit(()) if moved else Drop(f"adjustment {usage['attempt_id']} was settled before")
         settlement = settling.Settlement(
-            usage["request_id"], usage["attempt"], usage["cost_nano_usd"], usage["reserved_nano_usd"] or 0
-        )
+            usage["request_id"], usage["attempt"], usage["cost_nano_usd"], usage["reserved_nano_usd"] or 0,
+            _tokens(cast(LlmUsage, usage)), f"{usage['provider']}/{usage['model']}", usage["finished_at"],
+        )  # fmt: skip
         settled = await self._transactions.run(settling.settle, settlement)
         if settled is None:
             return Reject(
@@ -42,3 +47,9 @@ class Meter:
                 "check that every stage uses the same MILLSTREAM_DATABASE_URL.",
             )
         return Emit(()) if settled else Drop(f"attempt {usage['attempt_id']} was settled before")
+
+
+def _tokens(usage: LlmUsage) -> int | None:
+    """The tokens of a call; None where its provider reported none, though it may have charged."""
+    counts = [count for name in TOKEN_CLASSES if (count := usage["tokens"][name]) is not None]
+    return sum(counts) if counts or usage["cost_status"] == "not_charged" else None

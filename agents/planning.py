@@ -13,9 +13,11 @@ from agents.structured import REPAIR_TOKENS
 from config.prices import Catalogue, Prices
 from config.tasks import Prepared
 from core.asked import asked
+from core.bounds import LARGEST_CONTEXT, media_tokens, text_tokens
 from core.fallback import at_candidate
 from core.features import unsupported_by
 from core.hedging import hedge_after_us, may_hedge, most_at_once
+from core.limits import Amounts
 from core.pricing import Price, unbounded_by, upper_bound
 from core.registry import Model, Registry, following
 from core.routing import Choice, Conditions, NoChoice, Router
@@ -34,12 +36,26 @@ class Plan:
     """What was chosen for a request: `fields` of its call, and how long its answer may be kept in the response cache.
 
     `made` is the encoded request with the messages that its task made, which may come out otherwise later; None where none did.
+    `tokens` is the most that one call can use; it is not kept.
     """
 
     fields: Mapping[str, Any]
     cache_seconds: int | None = None
     cache_shared: bool = False
     made: bytes | None = None
+    tokens: int = 0
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The candidates as `provider/model`."""
+        return tuple(f"{each['provider']}/{each['model']}" for each in self.fields["candidates"])
+
+    @property
+    def amounts(self) -> Amounts:
+        """The most that one call can use, for the limits that the request has to fit into."""
+        bounds = [candidate["reserved_nano_usd"] for candidate in self.fields["candidates"]]
+        known = [bound for bound in bounds if bound is not None]
+        return Amounts(max(known) if len(known) == len(bounds) else None, self.tokens)
 
     @property
     def bound_nano(self) -> int:
@@ -99,7 +115,9 @@ class Planner:
         first, route = choice.candidates[0].model, choice.route.name if choice.route else None
         self._chosen(first.provider, first.name, route, choice.complexity)
         waits = self._waits(choice, request)
-        return _plan(choice, output, prepared.prompt_version, prepared.repair, waits)
+        most = max(_media(request, prices.kind(each.model.provider), each.model) for each in choice.candidates)
+        plan = _plan(choice, output, prepared.prompt_version, prepared.repair, waits)
+        return replace(plan, tokens=text_tokens(request) + most + reread + output)
 
     def _waits(self, choice: Choice, request: LlmRequest) -> list[int | None]:
         """How long each candidate is waited for before another is called as well, in microseconds."""
@@ -107,6 +125,12 @@ class Planner:
             return [None] * len(choice.candidates)
         known = (self._standings().get(one.model.full_name, UNKNOWN) for one in choice.candidates)
         return [hedge_after_us(standing, request["stream"]) for standing in known]
+
+
+def _media(request: LlmRequest, kind: str, model: Model) -> int:
+    """At most this many tokens are in the media of a request."""
+    found = media_tokens(request, kind, model.name, model.context_tokens)
+    return max(LARGEST_CONTEXT.values()) if found is None else found
 
 
 def _router(registry: Registry, patterns: Mapping[str, Sequence[str]]) -> Router:

@@ -10,7 +10,7 @@ from config import ledger
 from config.answers import Ended, Kept
 from config.keyring import Picked
 from config.prices import Prices
-from core.attempts import Expire
+from core.attempts import Expire, OverLimit
 from core.errors import ProviderError, error
 from core.facts import Attempt, Spent, response, usage
 from core.outcome import Outgoing, unpack
@@ -93,6 +93,8 @@ class Turn:
         if isinstance(self.result, ProviderError):
             failed, reply = self.result.error, self.result.reply
             return response(call, "failed", at, attempt=self.attempt, reply=reply, failure=failed, spent=spent)
+        if isinstance(self.started.step, OverLimit):
+            return response(call, "failed", at, failure=self.started.step.error, spent=spent)
         if isinstance(self.started.step, Expire) and self.cancelled:
             return response(call, "failed", at, failure=cancelled_error(), spent=spent)
         if isinstance(self.started.step, Expire):

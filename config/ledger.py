@@ -10,13 +10,15 @@ from __future__ import annotations
 import hmac
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
-from config import answers
+from config import answers, counting, limits
+from config.counting import Charge
 from config.ledger_rows import THIS_ATTEMPT, attempts_of, in_turn, month_of, move, release, requests_of
+from config.limits import packed_asking, unpacked_asking
 from config.models import ATTEMPTS, REQUESTS
 from config.upkeep import living
 from core.attempts import (
@@ -24,19 +26,26 @@ from core.attempts import (
     CallState,
     Ending,
     HedgeState,
+    Left,
     OpenAttempt,
+    OverLimit,
     Step,
     attempt_id,
     ending,
     hedge_step,
     next_step,
 )
+from core.limits import Amounts, Asking, Meter, Refusal
 from schemas.events import CostStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that wants in: `answer` holds the packed answer when it is refused, None when it shall be called."""
+    """A request that wants in: `answer` holds the packed answer when it is refused, None when it shall be called.
+
+    `asking` is what tells which limits it has to fit into. What is held for it is given back at `expires_at`, if nobody works
+    on it then.
+    """
 
     request_id: str
     body_hash: bytes
@@ -45,6 +54,8 @@ class Admission:
     answer: bytes | None
     now: int
     plan: bytes | None = None
+    asking: Asking | None = None
+    expires_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +63,17 @@ class Admitted:
     """What the ledger says of an admission.
 
     `new`: it stands now. `same`: the id was known with this body, `answer` being its packed answer if there is one. `other`:
-    the id was known with another body, nothing changed. `admitted_at`, `reserved_nano` and `plan` are those of the first
+    the id was known with another body, nothing changed. `refused`: it is not known and does not fit into a limit, for the
+    reason in `refusal`; nothing changed. `admitted_at`, `reserved_nano` and `plan` are those of the first
     admission.
     """
 
-    kind: Literal["new", "same", "other"]
+    kind: Literal["new", "same", "other", "refused"]
     admitted_at: int
     reserved_nano: int
     answer: bytes | None
     plan: bytes | None = None
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +151,7 @@ class Calls:
 def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
     """Admit requests and hold their reservations; a request id counts once, whoever comes first."""
     known = {row.request_id: row for row in requests_of(db, (e.request_id for e in entries))}
+    verdicts = _verdicts(db, [entry for entry in entries if entry.request_id not in known])
     results: list[Admitted] = []
     rows: dict[str, dict[str, Any]] = {}
     held: Counter[tuple[str, str]] = Counter()
@@ -151,12 +165,17 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
                 Admitted(kind, earlier["admitted_at"], earlier["reserved_nano"], earlier["answer"], earlier["plan"])
             )
             continue
+        verdict = verdicts.get(entry.request_id, ())
+        if isinstance(verdict, Refusal):
+            results.append(Admitted("refused", entry.now, 0, None, refusal=verdict))
+            continue
         reserve = entry.reserve_nano if entry.answer is None else 0
         rows[entry.request_id] = {
             "request_id": entry.request_id, "body_hash": entry.body_hash, "account": entry.account,
             "window": month_of(entry.now), "reserved_nano": reserve, "admitted_at": entry.now,
             "answer": entry.answer, "done_at": entry.now if entry.answer is not None else None, "candidate": 0,
-            "plan": entry.plan,
+            "plan": entry.plan, "asking": packed_asking(entry.asking) if entry.asking is not None else None,
+            "charges": counting.packed(verdict), "expires_at": entry.expires_at if entry.answer is None else None,
         }  # fmt: skip
         held[entry.account, month_of(entry.now)] += reserve
         results.append(Admitted("new", entry.now, reserve, entry.answer, entry.plan))
@@ -164,6 +183,16 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
         db.execute(_ADMIT, list(rows.values()))
     move(db, {account: (0, amount, 0) for account, amount in held.items() if amount})
     return results
+
+
+def _verdicts(db: Connection, entries: Sequence[Admission]) -> dict[str, list[Charge] | Refusal]:
+    """What new requests hold of their limits, or why they do not fit; an id counts once."""
+    new = {entry.request_id: entry for entry in reversed(entries)}
+    asked = [
+        (e.request_id, e.asking, e.now) for e in reversed(new.values()) if e.asking is not None and e.answer is None
+    ]
+    found = counting.reserve(db, limits.current(db), [(asking, now) for _, asking, now in asked]) if asked else []
+    return dict(zip((request_id for request_id, _, _ in asked), found, strict=True))
 
 
 def start(db: Connection, entries: Sequence[Start]) -> list[Started]:
@@ -186,6 +215,8 @@ def _start(db: Connection, entries: Sequence[Start]) -> list[Started]:
         rows = attempts[entry.request_id]
         step = _step(entry, request, rows, alive - {entry.owner})
         if isinstance(step, Begin):
+            step = _hold_more(db, request, rows, step)
+        if isinstance(step, Begin):
             begun.append({
                 "request_id": entry.request_id, "number": step.number, "reason": step.reason, "owner": entry.owner,
                 "started_at": entry.now, "lost": False, "settled": False, "candidate": entry.candidate,
@@ -194,6 +225,39 @@ def _start(db: Connection, entries: Sequence[Start]) -> list[Started]:
     if begun:
         db.execute(_BEGIN, begun)
     return results
+
+
+def _hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step: Begin) -> Step:
+    """Hold what a further call can cost beside those whose cost is not settled; the step that follows.
+
+    The first call has what was reserved with the admission, as long as that has not expired.
+    """
+    unsettled = [row for row in rows if not row.settled and row.cost_status != "not_charged"]
+    if request.asking is None or not (unsettled or request.expired_at):
+        return step
+    asking, charges = unpacked_asking(request.asking), counting.unpacked(request.charges)
+    bound = asking.amounts
+    nano = (bound.nano or 0) + sum(bound.nano or 0 if row.cost_nano is None else row.cost_nano for row in unsettled)
+    more = Amounts(
+        None if bound.nano is None else max(0, nano - counting.held(charges, "usd")),
+        max(0, bound.tokens * (1 + len(unsettled)) - counting.held(charges, "tokens")),
+    )
+    asked = replace(asking, amounts=more), request.admitted_at
+    meters = (*_MONEY_AND_TOKENS, *(_PLACES if request.expired_at else ()))
+    verdict = counting.reserve(db, limits.current(db), [asked], meters)[0]
+    if isinstance(verdict, Refusal):
+        return Left() if step.reason == "hedge" else OverLimit(verdict.error)
+    _keep_held(db, request, counting.merged(charges, verdict), max(0, nano - request.reserved_nano))
+    return step
+
+
+def _keep_held(db: Connection, request: Row[Any], charges: Sequence[Charge], more_nano: int) -> None:
+    row = {
+        "of": request.request_id, "charges": counting.packed(charges), "expired_at": None,
+        "reserved_nano": request.reserved_nano + more_nano,
+    }  # fmt: skip
+    db.execute(_HOLD, [row])
+    move(db, {(request.account, request.window): (0, more_nano, 0)})
 
 
 def end(db: Connection, entries: Sequence[End]) -> list[Ending]:
@@ -229,7 +293,7 @@ def _end(db: Connection, entries: Sequence[End]) -> list[Ending]:
             moved += ({"of": entry.request_id, "candidate": row.candidate} for row in _ahead(entry, request, rows))
             continue
         if entry.answer is not None:
-            done.append({"of": entry.request_id, "answer": entry.answer, "done_at": entry.now})
+            done.append({"of": entry.request_id, "answer": entry.answer, "done_at": entry.now, "expires_at": None})
         if entry.move_to is not None:
             moved.append({"of": entry.request_id, "candidate": entry.move_to})
     if ended:
@@ -240,6 +304,8 @@ def _end(db: Connection, entries: Sequence[End]) -> list[Ending]:
     answers.keep(db, [e.cached for e in recorded if e.cached is not None])
     if done:
         db.execute(_ANSWER, done)
+        held = [charge for d in done for charge in counting.unpacked(requests[d["of"]].charges)]
+        counting.release(db, held, _PLACES)
         # No settlement follows that would free what is held for these.
         nothing_to_settle = [d["of"] for d in done if all(a.settled for a in attempts[d["of"]])]
         if nothing_to_settle:
@@ -323,6 +389,10 @@ def _ahead(entry: End, request: Row[Any] | None, rows: list[Row[Any]]) -> list[R
     return [row for row in others if row.candidate > request.candidate]
 
 
+#: What is given back with the answer, and what waits for its settlement.
+_PLACES: tuple[Meter, ...] = ("concurrent",)
+_MONEY_AND_TOKENS: tuple[Meter, ...] = ("usd", "tokens")
+
 #: Built once: building a statement costs more than running it.
 _ADMIT = insert(REQUESTS)
 _BEGIN = insert(ATTEMPTS)
@@ -331,4 +401,5 @@ _ANSWERED = select(REQUESTS.c.request_id, REQUESTS.c.answer.is_not(None)).where(
 )
 _END = update(ATTEMPTS).where(*THIS_ATTEMPT)
 _ANSWER = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
+_HOLD = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
 _MOVE_TO = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))

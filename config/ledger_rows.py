@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, select, update
 
+from config import counting
 from config.dialects import upserts
 from config.models import ACCOUNTS, ATTEMPTS, REQUESTS
+from core.limits import Meter
 
 
 class Entry(Protocol):
@@ -63,11 +65,18 @@ def in_turn(operation: Callable[[Connection, Sequence[E]], list[R]], db: Connect
 
 def release(db: Connection, requests: Iterable[Row[Any]]) -> Counter[tuple[str, str]]:
     """Free what is still reserved for these requests as far as they are answered; how much by account."""
+    rows = [row for row in requests if row.answer is not None and (row.reserved_nano or row.charges)]
+    # The place among concurrent requests was given back with the answer.
+    return free(db, rows, ("usd", "tokens"))
+
+
+def free(db: Connection, requests: Sequence[Row[Any]], meters: Collection[Meter]) -> Counter[tuple[str, str]]:
+    """Free what is reserved for these requests, and what they hold of limits on these meters; how much money by account."""
     freed: Counter[tuple[str, str]] = Counter()
-    rows = [row for row in requests if row.answer is not None and row.reserved_nano]
-    if rows:
-        db.execute(_FREE, {"ids": [row.request_id for row in rows]})
-    for row in rows:
+    if requests:
+        db.execute(_FREE, {"ids": [row.request_id for row in requests]})
+        counting.release(db, [charge for row in requests for charge in counting.unpacked(row.charges)], meters)
+    for row in requests:
         freed[row.account, row.window] += row.reserved_nano
     return freed
 
@@ -92,6 +101,10 @@ _REQUESTS_OF = (
 _ATTEMPTS_OF = (
     select(ATTEMPTS).where(ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True))).order_by(ATTEMPTS.c.number)
 )
-_FREE = update(REQUESTS).where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True))).values(reserved_nano=0)
+_FREE = (
+    update(REQUESTS)
+    .where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True)))
+    .values(reserved_nano=0, charges=None)
+)
 _AMOUNTS = ("spent_nano", "reserved_nano", "unknown_nano")
 _MOVE = upserts(ACCOUNTS, lambda new: {amount: ACCOUNTS.c[amount] + new[amount] for amount in _AMOUNTS})

@@ -7,7 +7,9 @@ from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary,
 METADATA = MetaData()
 
 #: One row a request id. `answer` holds the packed events of the answer once it is known; `reserved_nano` the bound that is
-#: still held for the request; `candidate` is the place of the model whose turn it is, of the candidates in `plan`.
+#: still held for the request; `candidate` is the place of the model whose turn it is, of the candidates in `plan`. `asking` is
+#: what tells the limits that it counts against, `charges` what it holds of them (`config.counting`). What is held for a request
+#: that nobody works on is given back at `expires_at`, and `expired_at` says when it was.
 REQUESTS = Table(
     "requests",
     METADATA,
@@ -21,6 +23,11 @@ REQUESTS = Table(
     Column("done_at", BigInteger),
     Column("candidate", Integer, nullable=False, default=0, server_default="0"),
     Column("plan", LargeBinary),
+    Column("asking", LargeBinary),
+    Column("charges", LargeBinary),
+    Column("expires_at", BigInteger),
+    Column("expired_at", BigInteger),
+    Index("requests_expires_at", "expires_at"),
     Index("requests_done_at", "done_at"),
 )
 
@@ -38,6 +45,7 @@ ATTEMPTS = Table(
     Column("usage", LargeBinary),
     Column("cost_nano", BigInteger),
     Column("cost_status", String(16)),
+    Column("tokens", BigInteger),
     Column("settled", Boolean, nullable=False, default=False),
     Column("candidate", Integer, nullable=False, default=0, server_default="0"),
 )

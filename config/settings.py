@@ -104,6 +104,7 @@ class Settings(KafkaSettings, BaseSettings):
     ledger_batch_max: Count = 200
     ledger_linger_seconds: Annotated[float, Field(ge=0)] = 0.005
     ledger_keep_days: Count = 8
+    reserve_seconds: Count = 86_400
     #: How often workers read the registry again, beside each time that they are told to.
     registry_refresh_seconds: Seconds = 300.0
     #: How far back a circuit breaker counts the calls of a model, and how long an open one lets none through.

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, Row, update
 
+from config import counting, limits
 from config.dialects import inserts
 from config.ledger_rows import THIS_ATTEMPT, attempts_of, month_of, move, release, requests_of
 from config.models import ADJUSTMENTS, ATTEMPTS
@@ -18,12 +20,18 @@ from config.models import ADJUSTMENTS, ATTEMPTS
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """A usage event to settle: the cost when it is known, else the bound that stays counted."""
+    """A usage event to settle: the cost when it is known, else the bound that stays counted; the tokens, None when not known.
+
+    `model` is the one that was called, as `provider/model`; `at` is the time of the settlement.
+    """
 
     request_id: str
     number: int
     cost_nano: int | None
     bound_nano: int
+    tokens: int | None = None
+    model: str = ""
+    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
             results.append(True)
     if not settled:
         return results
-    db.execute(_SETTLE, [{"of": r, "nr": n} for r, n in settled])
+    db.execute(_SETTLE, [{"of": r, "nr": n, "tokens": entry.tokens} for (r, n), entry in settled.items()])
     moves: dict[tuple[str, str], tuple[int, int, int]] = defaultdict(lambda: (0, 0, 0))
     for entry in settled.values():
         request = requests[entry.request_id]
@@ -69,6 +77,11 @@ def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
         moves[request.account, request.window] = (
             spent + (entry.cost_nano or 0), reserved, unknown + (0 if known else entry.bound_nano),
         )  # fmt: skip
+    charged = [entry for entry in settled.values() if requests[entry.request_id].charges is not None]
+    if charged:
+        counting.settle(
+            db, limits.current(db), [_spent(entry, requests[entry.request_id]) for entry in charged], charged[-1].at
+        )
     still_open = {a.request_id for key, a in attempts.items() if not a.settled and key not in settled}
     through = {entry.request_id for entry in settled.values()} - still_open
     for account, freed in release(db, [requests[request_id] for request_id in through]).items():
@@ -76,6 +89,14 @@ def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
         moves[account] = (spent, reserved - freed, unknown)
     move(db, moves)
     return results
+
+
+def _spent(entry: Settlement, request: Row[Any]) -> counting.Spent:
+    nano = entry.bound_nano if entry.cost_nano is None else entry.cost_nano
+    bound = limits.unpacked_asking(request.asking).amounts.tokens
+    return counting.Spent(
+        counting.unpacked(request.charges), entry.model, nano, bound if entry.tokens is None else entry.tokens
+    )
 
 
 def adjust(db: Connection, entries: Sequence[Adjustment]) -> list[bool]:

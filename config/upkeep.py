@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, bindparam, delete, select, update
 
 from config.dialects import upserts
+from config.ledger_rows import attempts_of, free, move, requests_of
+from config.limit_models import COUNTERS
 from config.models import ATTEMPTS, REQUESTS, WORKERS
 
 DAY_US = 86_400_000_000
+#: Requests that one transaction expires.
+MOST_AT_ONCE = 1_000
 
 
 def heartbeat(db: Connection, owner: str, alive_until: int) -> None:
@@ -36,7 +40,28 @@ def purge(db: Connection, now: int, keep_days: int) -> int:
     db.execute(delete(ATTEMPTS).where(ATTEMPTS.c.request_id.in_(old)))
     gone = db.execute(delete(REQUESTS).where(REQUESTS.c.request_id.in_(old))).rowcount
     db.execute(delete(WORKERS).where(WORKERS.c.alive_until < now - DAY_US))
+    db.execute(delete(COUNTERS).where(COUNTERS.c.ends < now - keep_days * DAY_US))
     return gone
 
 
+def expire(db: Connection, now: int) -> int:
+    """Give back what is held for requests that nobody has worked on by the time they should have ended; how many there were.
+
+    Calls whose cost is not settled stay counted. A request that goes on after all is reserved for again.
+    """
+    unsettled = select(ATTEMPTS.c.request_id).where(~ATTEMPTS.c.settled)
+    overdue = (REQUESTS.c.expires_at <= now) & REQUESTS.c.answer.is_(None) & REQUESTS.c.request_id.not_in(unsettled)
+    ids = db.execute(select(REQUESTS.c.request_id).where(overdue).limit(MOST_AT_ONCE)).scalars().all()
+    # Looked at again under their locks: one of them may have gone on meanwhile.
+    found = [row for row in requests_of(db, ids) if row.answer is None and row.expires_at is not None]
+    calls = attempts_of(db, ids)
+    rows = [row for row in found if all(call.settled for call in calls[row.request_id])]
+    freed = free(db, rows, ("usd", "tokens", "concurrent"))
+    move(db, {account: (0, -amount, 0) for account, amount in freed.items()})
+    if rows:
+        db.execute(_EXPIRED, [{"of": row.request_id, "expires_at": None, "expired_at": now} for row in rows])
+    return len(rows)
+
+
+_EXPIRED = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
 _HEARTBEAT = upserts(WORKERS)

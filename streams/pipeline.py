@@ -39,7 +39,7 @@ class Stage:
 
 def admit(tools: Tools, _: Send) -> Handler:
     s = tools.settings
-    rules = AdmitRules(s.max_request_bytes, tuple(s.reply_topics))
+    rules = AdmitRules(s.max_request_bytes, tuple(s.reply_topics), s.reserve_seconds)
     planner = Planner(
         tools.registry, tools.standings.current, s.models, s.default_max_output_tokens, tools.metrics.routing.chosen
     )

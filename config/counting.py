@@ -1,0 +1,274 @@
+"""Count requests against limits, in the transaction that admits or settles them.
+
+The cells of all counts that a batch touches are read and locked together, in one order, so that no two transactions wait for
+each other, and decided on request by request: a limit is exact however many workers admit.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, bindparam, select, update
+
+from config.dialects import inserts
+from config.limit_models import COUNTERS, LIMIT_ALERTS
+from core.limits import (
+    SHARES,
+    Amounts,
+    Asking,
+    Cell,
+    Count,
+    CountKey,
+    Level,
+    Limits,
+    Meter,
+    Refusal,
+    level,
+    refusal,
+)
+
+#: An account, what is limited of it, and where a cell of its count begins.
+Place = tuple[str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a request holds in a cell of a count; `model` is the pattern of the calls that count there, None for all."""
+
+    account: str
+    subject: str
+    begins: int
+    meter: Meter
+    held: int
+    model: str | None
+
+    @property
+    def place(self) -> Place:
+        """The cell."""
+        return self.account, self.subject, self.begins
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one call used, or its bound where nobody knows: nano-USD and tokens, against the charges of its request."""
+
+    charges: Sequence[Charge]
+    model: str
+    nano: int
+    tokens: int
+
+
+def packed(charges: Sequence[Charge]) -> bytes | None:
+    """Charges as the ledger keeps them with their request; None for none."""
+    return orjson.dumps([[*c.place, c.meter, c.held, c.model] for c in charges]) if charges else None
+
+
+def unpacked(kept: bytes | None) -> list[Charge]:
+    """The charges that `packed` gave."""
+    return [Charge(*each) for each in orjson.loads(kept)] if kept else []
+
+
+def held(charges: Iterable[Charge], meter: Meter) -> int:
+    """What a request holds on a meter; it holds the same of every limit."""
+    return max((charge.held for charge in charges if charge.meter == meter), default=0)
+
+
+def merged(charges: Sequence[Charge], more: Sequence[Charge]) -> list[Charge]:
+    """What a request holds with what a further call holds."""
+    held = {charge.place: charge for charge in charges}
+    for each in more:
+        before = held.get(each.place)
+        held[each.place] = each if before is None else replace(before, held=before.held + each.held)
+    return list(held.values())
+
+
+def reserve(
+    db: Connection, limits: Limits, asked: Sequence[tuple[Asking, int]], meters: Collection[Meter] | None = None
+) -> list[list[Charge] | Refusal]:
+    """Hold what requests may use, each asking at its time, as far as every hard limit allows; its charges, or why it does not fit.
+
+    A request that does not fit takes nothing. `meters` leaves out all limits but those on them.
+    """
+    counts = [
+        [count for count in limits.counts(asking, now) if meters is None or count.limit.meter in meters]
+        for asking, now in asked
+    ]
+    touched = {(*count.key, count.begins): count for found in counts for count in found}
+    if not touched:
+        return [[] for _ in asked]
+    cells = _locked(db, touched.values())
+    results: list[list[Charge] | Refusal] = []
+    moves = _Moves()
+    for (asking, now), found in zip(asked, counts, strict=True):
+        if no := refusal(found, cells, asking.amounts, now):
+            results.append(no)
+            continue
+        charges = [_charge(count, asking.amounts) for count in found]
+        for charge in charges:
+            # A request that was admitted counts as one, whatever comes of it.
+            used, held = (charge.held, 0) if charge.meter == "requests" else (0, charge.held)
+            moves.add(charge.place, used, held)
+            cells[charge.place[:2]] = _added(cells[charge.place[:2]], charge.begins, used, held)
+        results.append(charges)
+    moves.make(db)
+    exhausted = {(*no.count.key, no.count.begins) for no in results if isinstance(no, Refusal) and no.used_up}
+    _tell(db, [
+        (place, count.limit.most, level(count, cells[count.key]), max(c.told for c in cells[count.key]), place in exhausted)
+        for place, count in touched.items()
+    ], max(now for _, now in asked))  # fmt: skip
+    return results
+
+
+def settle(db: Connection, limits: Limits, spent: Iterable[Spent], now: int) -> None:
+    """Count what calls used."""
+    moves = _Moves()
+    for call in spent:
+        for charge in call.charges:
+            if charge.meter in ("usd", "tokens") and (charge.model is None or fnmatchcase(call.model, charge.model)):
+                moves.add(charge.place, call.nano if charge.meter == "usd" else call.tokens, 0)
+    moves.make(db)
+    found = (
+        {(row.account, row.subject, row.begins): row for row in db.execute(_AT, _values(moves.places()))}
+        if moves.places()
+        else {}
+    )
+    reached = []
+    for place in moves.places():
+        row, limit = found.get(place), limits.find(*place[:2])
+        # How full a sliding window is shows where the next request asks.
+        if row is not None and limit is not None and not limit.sliding:
+            reached.append((place, limit.most, Level(row.used, 0), row.told, False))
+    _tell(db, reached, now)
+
+
+def release(db: Connection, charges: Iterable[Charge], meters: Collection[Meter]) -> None:
+    """Give back what is held on these meters."""
+    moves = _Moves()
+    for charge in charges:
+        if charge.meter in meters:
+            moves.add(charge.place, 0, -charge.held)
+    moves.make(db)
+
+
+class _Moves:
+    """What is to be added to cells: used and reserved."""
+
+    def __init__(self) -> None:
+        self._by_place: dict[Place, tuple[int, int]] = defaultdict(lambda: (0, 0))
+
+    def add(self, place: Place, used: int, held: int) -> None:
+        before = self._by_place[place]
+        self._by_place[place] = before[0] + used, before[1] + held
+
+    def places(self) -> list[Place]:
+        return sorted(self._by_place)
+
+    def make(self, db: Connection) -> None:
+        """Write them, in one order."""
+        rows = [
+            {"of": a, "on": s, "at": b, "more_used": used, "more_held": held}
+            for (a, s, b), (used, held) in sorted(self._by_place.items())
+            if used or held
+        ]
+        if rows:
+            db.execute(_MOVE, rows)
+
+
+def _charge(count: Count, amounts: Amounts) -> Charge:
+    limit = count.limit
+    return Charge(*count.key, count.begins, limit.meter, amounts.of(limit.meter) or 0, limit.model)
+
+
+def _added(cells: Sequence[Cell], begins: int, used: int, held: int) -> list[Cell]:
+    return [replace(c, used=c.used + used, reserved=c.reserved + held) if c.begins == begins else c for c in cells]
+
+
+def _locked(db: Connection, counts: Collection[Count]) -> dict[CountKey, Sequence[Cell]]:
+    """The cells of counts, locked; that of the present is made where there is none yet."""
+    found = _cells(db, counts)
+    missing = [c for c in counts if all(cell.begins != c.begins for cell in found[c.key])]
+    if missing:
+        rows = [
+            {"account": c.account, "subject": c.limit.subject, "begins": c.begins, "used": 0, "reserved": 0, "told": 0, "ends": c.ends}
+            for c in sorted(missing, key=lambda c: c.key)
+        ]  # fmt: skip
+        db.execute(_MAKE[db.dialect.name], rows)
+        # Read again: another transaction may have made it meanwhile, and used it.
+        found |= _cells(db, missing)
+    return found
+
+
+def _cells(db: Connection, counts: Collection[Count]) -> dict[CountKey, Sequence[Cell]]:
+    found: dict[CountKey, Sequence[Cell]] = {count.key: () for count in counts}
+    sliding: dict[int, list[Count]] = defaultdict(list)
+    for count in counts:
+        if count.limit.sliding:
+            sliding[count.since].append(count)
+    calendar = [count for count in counts if not count.limit.sliding]
+    rows: list[Row[Any]] = []
+    if calendar:
+        rows += db.execute(_AT, _values([(*count.key, count.begins) for count in calendar]))
+    for since, some in sliding.items():
+        rows += db.execute(_SINCE, {**_values([(*count.key, since) for count in some]), "since": since})
+    for row in rows:
+        key = row.account, row.subject
+        if key in found and all(cell.begins != row.begins for cell in found[key]):
+            found[key] = [*found[key], Cell(row.begins, row.used, row.reserved, row.told)]
+    return found
+
+
+def _values(places: Iterable[Place]) -> dict[str, list[str] | list[int]]:
+    places = list(places)
+    return {
+        "accounts": sorted({account for account, _, _ in places}),
+        "subjects": sorted({subject for _, subject, _ in places}),
+        "begun": sorted({begins for _, _, begins in places}),
+    }
+
+
+def _tell(db: Connection, reached: Iterable[tuple[Place, int, Level, int, bool]], now: int) -> None:
+    """Note the shares of limits that were reached now: place, limit, level, what was told before, whether a request did not fit."""
+    alerts, told = [], []
+    for (account, subject, begins), most, full, before, exhausted in reached:
+        share = 100 if exhausted else full.used * 100 // most if most else 0
+        new = [each for each in SHARES if before < each <= share]
+        alerts += [
+            {"account": account, "subject": subject, "begins": begins, "share": each, "used": full.used, "most": most, "raised_at": now}
+            for each in new
+        ]  # fmt: skip
+        if new:
+            told.append({"of": account, "on": subject, "at": begins, "told": new[-1]})
+    if alerts:
+        db.execute(_RAISE[db.dialect.name], alerts)
+        db.execute(_TOLD, told)
+
+
+#: Built once: building a statement costs more than running it. They find all pairings of the values, and few of them are there.
+_OF = (
+    COUNTERS.c.account.in_(bindparam("accounts", expanding=True)),
+    COUNTERS.c.subject.in_(bindparam("subjects", expanding=True)),
+)
+_ORDERED = COUNTERS.c.account, COUNTERS.c.subject, COUNTERS.c.begins
+_AT = (
+    select(COUNTERS)
+    .where(*_OF, COUNTERS.c.begins.in_(bindparam("begun", expanding=True)))
+    .order_by(*_ORDERED)
+    .with_for_update()
+)
+_SINCE = select(COUNTERS).where(*_OF, COUNTERS.c.begins >= bindparam("since")).order_by(*_ORDERED).with_for_update()
+_PLACE = (
+    COUNTERS.c.account == bindparam("of"), COUNTERS.c.subject == bindparam("on"), COUNTERS.c.begins == bindparam("at"),
+)  # fmt: skip
+_MOVE = (
+    update(COUNTERS)
+    .where(*_PLACE)
+    .values(used=COUNTERS.c.used + bindparam("more_used"), reserved=COUNTERS.c.reserved + bindparam("more_held"))
+)
+_TOLD = update(COUNTERS).where(*_PLACE)
+_MAKE = {name: insert.on_conflict_do_nothing() for name, insert in inserts(COUNTERS).items()}
+_RAISE = {name: insert.on_conflict_do_nothing() for name, insert in inserts(LIMIT_ALERTS).items()}

@@ -1,0 +1,364 @@
+"""Limits in the ledger, the same on SQLite and on PostgreSQL: exact under a race with kills, and counted from the start."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, select
+
+from config import ledger, limits, settling, upkeep
+from config.database import reading
+from config.limit_models import COUNTERS, LIMIT_ALERTS
+from config.models import ACCOUNTS, ATTEMPTS, REQUESTS
+from core.accounts import path_of
+from core.attempts import Begin, OverLimit
+from core.limits import Amounts, Asking, Limit
+from tests.contract.limit_racer import CENT, asking_of, request_id
+
+NOW = 1_795_258_680_000_000
+DAY = 86_400_000_000
+REQUESTS_OF_A_RACE = 1_000
+RACERS = 4
+
+
+class Book:
+    """The ledger, one transaction an operation."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def put(
+        self, *wanted: Limit, remove: Sequence[Limit] = (), zones: Sequence[tuple[str, str | None]] = (), now: int = NOW
+    ) -> int:
+        with self.engine.begin() as db:
+            return limits.change(db, limits.Edit(wanted, remove, zones), "ana", now).version
+
+    def admit(
+        self, nano: int | None = 100, tokens: int = 10, user: str = "ana", now: int = NOW, expires_at: int | None = None
+    ) -> tuple[str, ledger.Admitted]:
+        one = str(uuid.uuid4())
+        asking = Asking(
+            path_of("acme", None, user, None), None, ("openai/gpt-5", "google/gemini"), Amounts(nano, tokens)
+        )
+        entry = ledger.Admission(one, bytes(32), "acme", nano or 0, None, now, b"", asking, expires_at)
+        with self.engine.begin() as db:
+            return one, ledger.admit(db, [entry])[0]
+
+    def start(self, one: str, now: int = NOW) -> Any:
+        with self.engine.begin() as db:
+            return ledger.start(db, [ledger.Start(one, "w", now, None, 5, True)])[0].step
+
+    def end(self, one: str, number: int | None, cost: int | None, answer: bytes | None = b"answer") -> None:
+        status = "unknown" if cost is None else "priced"
+        attempt = None if number is None else ledger.EndedAttempt(number, b"usage", cost, status)  # type: ignore[arg-type]
+        with self.engine.begin() as db:
+            assert ledger.end(db, [ledger.End(one, "w", NOW, attempt, answer)]) == ["recorded"]
+
+    def settle(self, one: str, number: int, cost: int | None, tokens: int | None = 7, bound: int = 100) -> bool | None:
+        with self.engine.begin() as db:
+            return settling.settle(db, [settling.Settlement(one, number, cost, bound, tokens, "openai/gpt-5", NOW)])[0]
+
+    def counts(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Used and reserved by account and subject, of the latest window."""
+        with self.engine.connect() as db:
+            rows = db.execute(select(COUNTERS).order_by(COUNTERS.c.begins))
+            return {(row.account, row.subject): (row.used, row.reserved) for row in rows}
+
+    def alerts(self) -> list[tuple[str, int]]:
+        with self.engine.connect() as db:
+            return [(row.account, row.share) for row in db.execute(select(LIMIT_ALERTS).order_by(LIMIT_ALERTS.c.share))]
+
+
+@pytest.fixture
+def book(engine: Engine) -> Book:
+    return Book(engine)
+
+
+def test_what_a_call_used_takes_the_place_of_its_bound(book: Book) -> None:
+    """Each meter holds the bound from admission on, then what was used; a place among concurrent requests is free with the answer."""
+    book.put(
+        Limit("/acme", "usd", "day", 1_000),
+        Limit("/", "tokens", "minute", 50),
+        Limit("/acme/user:*", "concurrent", None, 2),
+        Limit("/", "requests", "hour", 9),
+    )
+    one, _ = book.admit()
+    held = {
+        ("/acme", "usd per day"): (0, 100),
+        ("/", "tokens per minute"): (0, 10),
+        ("/acme/user:ana", "concurrent"): (0, 1),
+        ("/", "requests per hour"): (1, 0),
+    }
+    assert book.counts() == held
+    assert isinstance(book.start(one), Begin)
+    book.end(one, 1, 60)
+    assert book.counts() == held | {("/acme/user:ana", "concurrent"): (0, 0)}
+    assert book.settle(one, 1, 60) is True
+    through = {
+        ("/acme", "usd per day"): (60, 0),
+        ("/", "tokens per minute"): (7, 0),
+        ("/acme/user:ana", "concurrent"): (0, 0),
+        ("/", "requests per hour"): (1, 0),
+    }
+    assert book.counts() == through
+    assert book.settle(one, 1, 60) is False
+    assert book.counts() == through
+
+
+def test_a_refused_request_takes_nothing_of_any_limit(book: Book) -> None:
+    """One limit without room leaves the others as they were, and the ledger without the request."""
+    book.put(
+        Limit("/", "requests", "day", 10),
+        Limit("/acme", "usd", "day", 150),
+        Limit("/acme/user:*", "tokens", "day", 100),
+    )
+    book.admit()
+    before = book.counts()
+    one, refused = book.admit()
+    assert refused.kind == "refused"
+    assert refused.refusal is not None
+    assert refused.refusal.count.account == "/acme"
+    assert book.counts() == before
+    assert book.start(one) is None
+
+
+def test_a_limit_without_a_price_to_hold_lets_nothing_through(book: Book) -> None:
+    """A model without a price is not admitted where money is limited, and is where it is not."""
+    book.put(Limit("/acme", "usd", "day", 150))
+    refused = book.admit(nano=None)[1].refusal
+    assert refused is not None
+    assert refused.error["code"] == "policy_unpriced_model"
+    book.put(remove=[Limit("/acme", "usd", "day", 150)])
+    assert book.admit(nano=None)[1].kind == "new"
+
+
+def test_a_call_whose_cost_is_not_known_stays_counted_with_its_bound(book: Book) -> None:
+    """Money and tokens that may have been used are not given to others."""
+    book.put(Limit("/acme", "usd", "day", 150), Limit("/acme", "tokens", "day", 100))
+    one, _ = book.admit()
+    book.start(one)
+    book.end(one, 1, None)
+    book.settle(one, 1, None, tokens=None)
+    assert book.counts() == {("/acme", "usd per day"): (100, 0), ("/acme", "tokens per day"): (10, 0)}
+
+
+def test_a_further_call_is_held_for_beside_the_one_that_charged(book: Book) -> None:
+    """A second call that would exceed the limit is not made, however the first one's cost is known; what it used stays counted."""
+    book.put(Limit("/acme", "usd", "day", 250))
+    one, _ = book.admit()
+    book.start(one)
+    book.end(one, 1, 90, answer=None)
+    assert isinstance(book.start(one), Begin)
+    assert book.counts() == {("/acme", "usd per day"): (0, 190)}
+    book.end(one, 2, 90, answer=None)
+    step = book.start(one)
+    assert isinstance(step, OverLimit)
+    assert step.error["code"] == "policy_budget_exceeded"
+    book.end(one, None, None)
+    assert (book.settle(one, 1, 90), book.settle(one, 2, 90)) == (True, True)
+    assert book.counts() == {("/acme", "usd per day"): (180, 0)}
+
+
+def test_what_is_held_for_an_abandoned_request_expires(book: Book) -> None:
+    """It is given back once and noted; a request that goes on after all has to find room again."""
+    book.put(Limit("/acme", "usd", "day", 150), Limit("/acme", "concurrent", None, 5))
+    one, _ = book.admit(expires_at=NOW + 1)
+    with book.engine.begin() as db:
+        assert upkeep.expire(db, NOW) == 0
+        assert upkeep.expire(db, NOW + 1) == 1
+        assert upkeep.expire(db, NOW + 1) == 0
+        row = db.execute(select(REQUESTS)).one()
+        assert (row.expired_at, row.reserved_nano) == (NOW + 1, 0)
+        assert db.execute(select(ACCOUNTS.c.reserved_nano)).scalar() == 0
+    assert book.counts() == {("/acme", "usd per day"): (0, 0), ("/acme", "concurrent"): (0, 0)}
+    two, _ = book.admit()
+    assert isinstance(book.start(one), OverLimit)
+    book.start(two)
+    book.end(two, 1, 10)
+    book.settle(two, 1, 10)
+    assert isinstance(book.start(one), Begin)
+    assert book.counts() == {("/acme", "usd per day"): (10, 100), ("/acme", "concurrent"): (0, 1)}
+    with book.engine.begin() as db:
+        assert upkeep.expire(db, NOW + DAY) == 0
+
+
+def test_a_new_limit_counts_what_the_ledger_knows_of_its_window(book: Book) -> None:
+    """Set in the middle of a day it knows what was used and what is held, and what is held then is freed in it too."""
+    through, _ = book.admit()
+    book.start(through)
+    book.end(through, 1, 60)
+    book.settle(through, 1, 60)
+    yesterday, _ = book.admit(now=NOW - DAY)
+    book.admit()
+    book.put(
+        Limit("/*", "usd", "day", 300),
+        Limit("/*/user:*", "concurrent", None, 3),
+        Limit("/", "requests", "day", 9),
+        Limit("/acme", "tokens", "day", 999),
+    )
+    assert book.counts() == {
+        ("/acme", "usd per day"): (60, 100), ("/acme/user:ana", "concurrent"): (0, 2), ("/", "requests per day"): (2, 0),
+        ("/acme", "tokens per day"): (7, 10),
+    }  # fmt: skip
+    book.start(yesterday)
+    book.end(yesterday, 1, 50)
+    book.settle(yesterday, 1, 50)
+    assert book.counts()["/acme", "usd per day"] == (60, 100)
+    assert book.counts()["/acme/user:ana", "concurrent"] == (0, 1)
+    assert book.admit(141)[1].kind == "refused"
+    assert book.admit(140)[1].kind == "new"
+
+
+def test_a_monthly_budget_knows_the_month_that_the_ledger_has_forgotten(book: Book) -> None:
+    """A tenant's and the platform's money of a calendar month comes from their accounts, not from requests that may be gone."""
+    one, _ = book.admit()
+    book.start(one)
+    book.end(one, 1, 60)
+    book.settle(one, 1, 60)
+    with book.engine.begin() as db:
+        db.execute(ATTEMPTS.delete())
+        db.execute(REQUESTS.delete())
+    book.put(Limit("/acme", "usd", "month", 100), Limit("/", "usd", "month", 100))
+    assert book.counts() == {("/acme", "usd per month"): (60, 0), ("/", "usd per month"): (60, 0)}
+
+
+def test_a_changed_amount_keeps_the_count_and_acts_at_once(book: Book) -> None:
+    """Lowered below what is used nothing fits any more, raised again it does; every change is audited."""
+    versions = [book.put(Limit("/acme", "usd", "day", 300))]
+    book.admit()
+    versions.append(book.put(Limit("/acme", "usd", "day", 50)))
+    assert book.counts() == {("/acme", "usd per day"): (0, 100)}
+    assert book.admit(1)[1].kind == "refused"
+    versions.append(book.put(Limit("/acme", "usd", "day", 200)))
+    assert book.admit(100)[1].kind == "new"
+    assert versions == [1, 2, 3]
+    assert book.put(Limit("/acme", "usd", "day", 200)) == 3
+
+
+def test_a_day_begins_at_midnight_of_the_tenant(book: Book) -> None:
+    """Its time zone moves the window, with what was used in it; a name that is no zone is refused."""
+    midnight_utc = NOW // DAY * DAY
+    book.put(Limit("/acme", "usd", "day", 1_000), now=midnight_utc)
+    book.admit(now=midnight_utc - 3_600_000_000)
+    book.admit(now=midnight_utc)
+    assert book.counts()["/acme", "usd per day"] == (0, 100)
+    book.put(zones=[("acme", "Europe/Berlin")], now=midnight_utc)
+    assert book.counts()["/acme", "usd per day"] == (0, 200)
+    with pytest.raises(ValueError, match="'Berlin' is no time zone"):
+        book.put(zones=[("acme", "Berlin")])
+
+
+def test_a_share_is_told_once_a_window(book: Book) -> None:
+    """80, 90 and 100 % of what is used are noted once each, and again in the next window."""
+    book.put(Limit("/acme", "usd", "day", 1_000))
+    for _ in range(12):
+        one, admitted = book.admit()
+        if admitted.kind == "new":
+            book.start(one)
+            book.end(one, 1, 85)
+            book.settle(one, 1, 85)
+    assert book.alerts() == [("/acme", 80), ("/acme", 90), ("/acme", 100)]
+    for _ in range(10):
+        one, _ = book.admit(now=NOW + DAY)
+        book.start(one)
+        book.end(one, 1, 85)
+        book.settle(one, 1, 85)
+    assert book.alerts() == [("/acme", 80), ("/acme", 80), ("/acme", 90), ("/acme", 100)]
+
+
+def test_a_change_waits_for_admissions_and_they_for_it(book: Book) -> None:
+    """A limit set while others admit has counted every one of them, none twice."""
+    stop, admitted = threading.Event(), [0]
+
+    def admit() -> None:
+        while not stop.is_set():
+            admitted[0] += book.admit(1)[1].kind == "new"
+
+    thread = threading.Thread(target=admit)
+    thread.start()
+    for number in range(20):
+        time.sleep(0.01)
+        book.put(Limit("/acme", "requests", "day", 10**9, task=None, model=f"*{'/' * (number % 2)}*"))
+        book.put(remove=[Limit("/acme", "requests", "day", 1, model=f"*{'/' * (number % 2)}*")])
+        book.put(Limit("/acme", "requests", "day", 10**9))
+        if number < 19:
+            book.put(remove=[Limit("/acme", "requests", "day", 1)])
+    stop.set()
+    thread.join()
+    assert admitted[0] > 0
+    assert book.counts()["/acme", "requests per day"] == (admitted[0], 0)
+
+
+def test_no_race_overspends_a_budget_and_none_leaves_a_rest(book: Book) -> None:
+    """A thousand requests of a cent, four processes, three levels, failures and kill -9, for one dollar: exactly it is spent.
+
+    A reader sees no level over its limit at any instant; at the end nothing is held, and what is counted is what calls cost.
+    """
+    users = [Limit(f"/acme/user:user {number}", "usd", "day", 20 * CENT) for number in range(7)]
+    book.put(
+        Limit("/", "usd", "day", 100 * CENT),
+        Limit("/acme", "usd", "day", 100 * CENT),
+        *users,
+        now=time.time_ns() // 1_000,
+    )
+    most = {"/": 100 * CENT, "/acme": 100 * CENT} | {limit.account: limit.most for limit in users}
+    stop, looks, over = threading.Event(), [0], list[Any]()
+
+    def watch() -> None:
+        while not stop.is_set():
+            with reading(book.engine) as db:
+                over.extend(row for row in db.execute(select(COUNTERS)) if row.used + row.reserved > most[row.account])
+            looks[0] += 1
+            time.sleep(0.002)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    kills = race(book.engine)
+    stop.set()
+    watcher.join()
+    counted = book.counts()
+    with book.engine.connect() as db:
+        charged = db.execute(select(ATTEMPTS.c.request_id, ATTEMPTS.c.cost_nano)).all()
+        held = db.execute(
+            select(REQUESTS.c.request_id).where(REQUESTS.c.charges.is_not(None) | (REQUESTS.c.reserved_nano != 0))
+        ).all()
+    spent = sum(CENT if cost is None else cost for _, cost in charged)
+    assert kills > 0
+    assert looks[0] > 20
+    assert over == []
+    assert counted["/", "usd per day"] == counted["/acme", "usd per day"] == (spent, 0) == (100 * CENT, 0)
+    assert held == []
+    by_user = dict.fromkeys((limit.account for limit in users), 0)
+    numbers = {request: number for number, request in enumerate(map(request_id, range(REQUESTS_OF_A_RACE)))}
+    for request, cost in charged:
+        by_user[asking_of(numbers[request]).path[-1]] += CENT if cost is None else cost
+    assert {account: counted[account, "usd per day"] for account in by_user} == {a: (s, 0) for a, s in by_user.items()}
+
+
+def race(engine: Engine) -> int:
+    """Run the racers until all requests have ended, starting those that were killed again; how many were."""
+    url, share = engine.url.render_as_string(hide_password=False), REQUESTS_OF_A_RACE // RACERS
+    kills = 0
+
+    def start(racer: int, seed: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "tests.contract.limit_racer", url, str(seed)]
+        return subprocess.Popen([*command, str(racer * share), str((racer + 1) * share)])
+
+    running = {racer: start(racer, racer) for racer in range(RACERS)}
+    while running:
+        for racer, process in list(running.items()):
+            status = process.wait()
+            if status == 0:
+                del running[racer]
+                continue
+            assert status == -9, f"A racer ended with {status}."
+            kills += 1
+            running[racer] = start(racer, 1_000 * kills + racer)
+    return kills
