@@ -102,7 +102,7 @@ def _calls(known: Known) -> Iterator[Moment]:
             at = before["finished_at"] if before is not None else row["started_at"]
             yield Moment(at, "fallback", _fallback(known, before, row))
         if row["reason"] == "hedge":
-            yield Moment(row["started_at"], "hedge", f"the call before is late, so {model} is called as well")
+            yield Moment(row["started_at"], "hedge", f"call {number - 1} is late, so {model} is called as well")
         yield Moment(row["started_at"], "call", f"{number} to {model}, {row['reason']}, with {_key(row)}")
         if row["first_token_at"] is not None:
             after = _ms(row["first_token_at"] - row["started_at"])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -75,7 +78,9 @@ def asked(sim: dict[str, Any] | None = None, wait_ms: int | None = 50, **changes
 class Worker:
     """A worker process with both lanes; `log` has what it puts on the topics, in order, as often as it does."""
 
-    def __init__(self, engine: Engine, simulator: Simulator, log: list[Outgoing], attempts: int = 1) -> None:
+    def __init__(
+        self, engine: Engine, simulator: Simulator, log: list[Outgoing], attempts: int = 1, lease_seconds: int = 3_600
+    ) -> None:
         self.owner = str(uuid.uuid4())
         self.log = log
         self._engine = engine
@@ -91,7 +96,7 @@ class Worker:
             for name, made in self._providers.items()
         }  # fmt: skip
         with engine.begin() as db:
-            heartbeat(db, self.owner, now_us() + 3_600_000_000)
+            heartbeat(db, self.owner, now_us() + lease_seconds * 1_000_000)
 
     async def _publish(self, events: tuple[Outgoing, ...]) -> None:
         self.log += events
@@ -328,6 +333,57 @@ def test_both_workers_may_die(engine: Engine, simulator: Simulator, slow: Any) -
         ]  # fmt: skip
 
     run(engine, simulator, asked(), story, attempts=3)
+
+
+def lane_process(turn: Any, database: str, simulator_url: str, name: str, value: bytes) -> None:
+    """A worker process that deals with one record when it is its turn, and is taken for dead a few seconds after it is."""
+    turn.wait()
+    turn.wait()
+
+    async def main() -> None:
+        worker = Worker(open_database(database), Simulator(simulator_url), [], lease_seconds=5)
+        await worker.deal_with(name, value)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("victim", [FIRST, SECOND])
+def test_a_process_may_be_killed_in_the_middle(engine: Engine, simulator: Simulator, slow: Any, victim: str) -> None:
+    """After `kill -9` of the process with either call, whoever gets its record waits for its lease, then has the call accounted."""
+    request = asked()
+    survivor = SECOND if victim == FIRST else FIRST
+    slow(victim, 60_000)
+    slow(survivor, 8_000)
+    hedge = CODEC.encode("LlmCall", {**at_candidate(request, 1), "beside": 1})
+    spawning = get_context("spawn")
+    turn = spawning.Barrier(2)
+
+    async def begun(count: int) -> None:
+        await until(lambda: simulator.get("/_sim/ledger")["overall"]["max_in_flight"] == count)
+
+    async def story(world: World) -> None:
+        records = {FIRST: world.value, SECOND: hedge}
+        told = (turn, str(engine.url), simulator.url, victim, records[victim])
+        dying = spawning.Process(target=lane_process, args=told, daemon=True)
+        dying.start()
+        await asyncio.to_thread(turn.wait)
+        tasks = []
+        for count, name in enumerate((FIRST, SECOND), 1):
+            if name == victim:
+                await asyncio.to_thread(turn.wait)
+            else:
+                tasks.append(asyncio.create_task(world.workers[0].deal_with(name, records[name])))
+            await begun(count)
+        assert dying.pid is not None
+        os.kill(dying.pid, signal.SIGKILL)
+        tasks.append(asyncio.create_task(world.workers[1].deal_with(victim, records[victim])))
+        await asyncio.gather(*tasks)
+        answer, usages = world.answer(), await world.usages()
+        assert (answer["outcome"], answer["provider"], answer["attempts"]) == ("completed", survivor, 2)
+        status = {usage["provider"]: usage["status"] for usage in usages.values()}
+        assert status == {survivor: "succeeded", victim: "outcome_unknown"}
+
+    run(engine, simulator, request, story)
 
 
 def test_a_hedge_delivered_again_after_the_end_repeats_the_same_bytes(

@@ -147,6 +147,17 @@ def test_a_file_that_cannot_be_used_changes_nothing(shell: Shell, text: str, sai
     assert shell.held() == before
 
 
+def test_a_route_hedges_when_told_so(shell: Shell) -> None:
+    """`--hedge` and `--no-hedge` are kept, listed and exported; without them nothing is hedged."""
+    shell.hold(FILE)
+    assert not shell.held().routes["chat"].hedge
+    shell.run("routes", "set", "chat", "--hedge")
+    assert shell.held().routes["chat"].hedge
+    assert "hedged" in shell.run("routes", "list") and "hedge: true" in shell.run("config", "export")
+    shell.run("routes", "set", "chat", "--no-hedge")
+    assert shell.run("config", "export") == FILE
+
+
 def test_lists_say_where_things_come_from(shell: Shell) -> None:
     """Providers, models and routes are shown with the environment, the price list and the defaults told from the database."""
     assert {row["from"] for row in shell.json("providers", "list")} == {"environment"}

@@ -132,6 +132,21 @@ def test_a_story_has_every_event_in_the_order_of_time() -> None:
     )
 
 
+def test_a_hedge_says_that_the_call_before_was_late() -> None:
+    """A second call that began beside the first one is told as such, and the first one's end as it came."""
+    one, [late, good], answer = events()
+    ended = {**late, "finished_at": NOON + 95_000, "error_code": "pipeline_superseded", "provider_status": None}
+    told = [
+        (moment.kind, moment.text)
+        for moment in story_of(known_of(one, [ended, {**good, "reason": "hedge"}], answer)).moments
+    ]
+    said = [text for kind, text in told if kind in ("hedge", "call", "failed")]
+    assert said[1:3] == [
+        f"call 1 is late, so {MODELS[2]} is called as well", f"2 to {MODELS[2]}, hedge, with tenant acme's own key k-1",
+    ]  # fmt: skip
+    assert "pipeline_superseded" in said[3]
+
+
 def test_a_story_fits_its_page_and_steers_no_terminal() -> None:
     """No line is longer than 100 columns and no control character of an event reaches the terminal; bodies only when asked for."""
     one, usages, answer = events()
