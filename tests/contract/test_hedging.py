@@ -37,10 +37,9 @@ from core.retry import RetryRule
 from core.topics import RESPONSES, USAGE, calls
 from schemas.codec import Codec, Event
 from schemas.events import Candidate, LlmCall
-from tests.contract.test_providers import MODELS, Simulator, server, settings_of, simulator, until
+from tests.contract.calling import MODELS, settings_of, until
+from tests.contract.simulator import Simulator
 from tests.examples import call
-
-__all__ = ["server", "simulator"]
 
 CODEC = Codec()
 BOUND = 1_000_000
@@ -146,7 +145,7 @@ class World:
 
     async def both_begun(self) -> None:
         """Wait until both calls have reached their providers."""
-        await until(lambda: self.simulator.get("/_sim/ledger")["overall"]["max_in_flight"] == 2)
+        await until(lambda: self.simulator.request("GET", "/_sim/ledger")["overall"]["max_in_flight"] == 2)
 
     def answer(self) -> Event:
         """The one answer."""
@@ -359,7 +358,7 @@ def test_a_process_may_be_killed_in_the_middle(engine: Engine, simulator: Simula
     turn = spawning.Barrier(2)
 
     async def begun(count: int) -> None:
-        await until(lambda: simulator.get("/_sim/ledger")["overall"]["max_in_flight"] == count)
+        await until(lambda: simulator.request("GET", "/_sim/ledger")["overall"]["max_in_flight"] == count)
 
     async def story(world: World) -> None:
         records = {FIRST: world.value, SECOND: hedge}

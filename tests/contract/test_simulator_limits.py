@@ -5,19 +5,12 @@ from __future__ import annotations
 import pytest
 
 from core.errors import ProviderError
-from tests.contract.test_providers import (  # noqa: F401 - fixtures
-    Simulator,
-    ask,
-    every_provider,
-    llm_call,
-    server,
-    settings_of,
-    simulator,
-)
+from tests.contract.calling import ask, every_provider, llm_call, settings_of
+from tests.contract.simulator import Simulator
 
 
 @every_provider
-def test_a_prompt_beyond_the_context_is_refused_for_nothing(simulator: Simulator, name: str) -> None:  # noqa: F811
+def test_a_prompt_beyond_the_context_is_refused_for_nothing(simulator: Simulator, name: str) -> None:
     """The provider's own sentence with both counts comes back, and nothing was charged; a prompt that fits is answered."""
     found = ask(settings_of(name, simulator.url), llm_call(name, "Why is the sky blue?", {"context_tokens": 4}))
     assert isinstance(found, ProviderError)
@@ -31,7 +24,7 @@ def test_a_prompt_beyond_the_context_is_refused_for_nothing(simulator: Simulator
 
 
 @pytest.mark.parametrize(("model", "taken"), [("claude-sonnet-4-5", True), ("claude-next", False)])
-def test_a_later_claude_goes_on_with_no_answer(simulator: Simulator, model: str, taken: bool) -> None:  # noqa: F811
+def test_a_later_claude_goes_on_with_no_answer(simulator: Simulator, model: str, taken: bool) -> None:
     """A conversation whose last message is the assistant's is answered by the models that can, and refused by the others."""
     asked = llm_call("anthropic")
     first = asked["request"]["messages"][0]
