@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ from core.errors import error
 from core.fallback import at_candidate
 from schemas.events import LlmCall
 
+LOG = logging.getLogger(__name__)
 POLL_SECONDS = 0.25
 
 
@@ -42,7 +44,10 @@ class Hedges:
             yield
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            [ended] = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(ended, Exception):
+                # The call itself does not depend on it. Its type only: a database's text can hold its address.
+                LOG.error("Call %d could not be hedged: %s.", number, type(ended).__name__)
 
     async def _watch(
         self, call: LlmCall, number: int, to: int | None, chunks: Chunks, cancellation: Cancellation, trace: bytes
