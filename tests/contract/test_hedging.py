@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 from sqlalchemy import Engine
@@ -145,7 +144,7 @@ class World:
 
     async def both_begun(self) -> None:
         """Wait until both calls have reached their providers."""
-        await until(lambda: self.simulator.request("GET", "/_sim/ledger")["overall"]["max_in_flight"] == 2)
+        await until(lambda: self.simulator.in_flight() == 2)
 
     def answer(self) -> Event:
         """The one answer."""
@@ -201,15 +200,9 @@ async def lanes(world: World) -> AsyncIterator[tuple[asyncio.Task[None], asyncio
 
 
 @pytest.fixture
-def slow(simulator: Simulator) -> Iterator[Callable[..., None]]:
+def slow(simulator: Simulator) -> Callable[..., None]:
     """Makes a provider slow, or fail, for the length of a test."""
-
-    def say(method: str, body: dict[str, Any] | None = None) -> None:
-        data = json.dumps(body).encode() if body is not None else None
-        urlopen(Request(f"{simulator.url}/_sim/faults", data, method=method), timeout=10).close()
-
-    yield lambda name, latency_ms, **how: say("POST", {"provider": name, "latency_ms": latency_ms, **how})
-    say("DELETE")
+    return lambda name, latency_ms, **how: simulator.hold(name, latency_ms=latency_ms, **how)
 
 
 def told(usage: Event) -> tuple[str, str, str | None, str]:
@@ -221,6 +214,7 @@ def test_a_hedge_that_is_faster_answers_and_the_late_call_is_broken_off(
 ) -> None:
     """One answer, the second provider's; the first one's call ends at once, at an unknown cost; both are settled."""
     slow(FIRST, 25_000)
+    slow(SECOND, 1_500)
 
     async def story(world: World) -> None:
         async with lanes(world):
@@ -358,7 +352,7 @@ def test_a_process_may_be_killed_in_the_middle(engine: Engine, simulator: Simula
     turn = spawning.Barrier(2)
 
     async def begun(count: int) -> None:
-        await until(lambda: simulator.request("GET", "/_sim/ledger")["overall"]["max_in_flight"] == count)
+        await until(lambda: simulator.in_flight() == count)
 
     async def story(world: World) -> None:
         records = {FIRST: world.value, SECOND: hedge}
@@ -390,6 +384,7 @@ def test_a_hedge_delivered_again_after_the_end_repeats_the_same_bytes(
 ) -> None:
     """A worker that died before it acknowledged the winning hedge: the same usage event and the same answer come again."""
     slow(FIRST, 25_000)
+    slow(SECOND, 1_500)
 
     async def story(world: World) -> None:
         async with lanes(world):
