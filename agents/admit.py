@@ -42,7 +42,7 @@ class AdmitRules:
 
     max_request_bytes: int
     reply_topics: tuple[str, ...]
-    reserve_seconds: int
+    reserve_seconds: int = 86_400
 
 
 class Admit:
