@@ -14,6 +14,12 @@ from config.settings import Settings
 from config.tasks import Tasks
 
 
+@pytest.fixture(autouse=True)
+def no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None stands yet, whatever ran before in this directory."""
+    monkeypatch.setenv("MILLSTREAM_DATABASE_URL", f"sqlite:///{tmp_path}/none.db")
+
+
 def test_every_task_is_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     """The list has each task's name and versions, and what is shown of one is its file."""
     assert main(["tasks", "list"]) == 0
