@@ -27,6 +27,7 @@ from streams.tools import Tools, open_tools
 
 LOG = logging.getLogger("millstream.worker")
 PURGE_SECONDS = 3_600.0
+EXPIRE_SECONDS = 30.0
 STOP_SECONDS = 15.0
 
 
@@ -110,6 +111,7 @@ class _Worker:
         if any(name.startswith("complete") for name in names):
             yield checker(tools, self._running[0].publisher.publish).run()
         if "meter" in names:
+            yield _expire(tools)
             yield _purge(tools)
 
     async def _drain(self) -> None:
@@ -143,6 +145,15 @@ def _problem(running: Sequence[Running], lease: Lease) -> str | None:
     if waiting:
         return f"No partitions are assigned to {', '.join(waiting)}."
     return None
+
+
+async def _expire(tools: Tools) -> None:
+    while True:
+        await asyncio.sleep(EXPIRE_SECONDS)
+        with contextlib.suppress(Exception):
+            expired = await tools.transactions.call(upkeep.expire, tools.clock())
+            if expired:
+                LOG.warning("What was held for %d requests that nobody works on any more is given back.", expired)
 
 
 async def _purge(tools: Tools) -> None:
