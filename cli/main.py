@@ -30,6 +30,7 @@ COMMANDS = {
     "providers": "list, register, enable and test the providers that can be called",
     "models": "list and register models: aliases, capabilities, tiers, prices",
     "routes": "list and change which models answer which requests, and ask for the route of one",
+    "limits": "say what accounts may use, and show what is used, held and left of it",
     "config": "export, import and compare the registry as one YAML file",
     "grant-reader": "print or apply the SQL that lets somebody read one tenant's rows",
     "keys": "store, list, revoke and rotate the providers' keys, encrypted, and make the key that encrypts them",

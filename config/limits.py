@@ -21,6 +21,7 @@ from config.counting import Charge, Place, packed, unpacked
 from config.ledger_rows import attempts_of, month_of
 from config.limit_models import COUNTERS, LIMITS, TIME_ZONES
 from config.models import ACCOUNTS, REQUESTS
+from config.registry_entries import RegistryInvalid
 from config.registry_models import REGISTRY_VERSION
 from config.registry_store import Changed, Difference, audited, take_version
 from core.accounts import PLATFORM, account, tenant_of
@@ -76,7 +77,7 @@ class Edit:
 def change(db: Connection, edit: Edit, by: str, now: int) -> Changed:
     """Change limits; what they count begins with what the ledger knows of the present windows. Audited as the registry is.
 
-    One change at a time, and no admission meanwhile. ValueError for a time zone that nobody knows.
+    One change at a time, and no admission meanwhile. `RegistryInvalid` for a time zone that nobody knows.
     """
     version = take_version(db)
     before = read(db)
@@ -100,7 +101,7 @@ def _put_zone(db: Connection, tenant: str, zone: str | None) -> None:
         try:
             ZoneInfo(zone)
         except (ZoneInfoNotFoundError, ValueError):
-            raise ValueError(f"{zone!r} is no time zone; give an IANA name such as Europe/Berlin.") from None
+            raise RegistryInvalid([f"{zone!r} is no time zone; give an IANA name such as Europe/Berlin."]) from None
         db.execute(insert(TIME_ZONES).values(tenant=tenant, time_zone=zone))
 
 
@@ -117,7 +118,7 @@ def _is(limit: Limit) -> list[Any]:
 def _differences(before: Limits, after: Limits) -> tuple[Difference, ...]:
     def plain(limits: Limits) -> dict[str, dict[str, Any]]:
         words = {
-            f"limit {limit.account} {limit.subject}": {"most": limit.most, "hard": limit.hard}
+            f"limit {limit.account} {limit.subject}": {"meter": limit.meter, "most": limit.most, "hard": limit.hard}
             for limit in limits.limits
         }
         return words | {f"time zone of {tenant}": {"time_zone": zone} for tenant, zone in limits.zones.items()}

@@ -6,7 +6,7 @@ same text again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -64,20 +64,22 @@ def dump(document: Mapping[str, Any]) -> str:
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def from_yaml(text: str) -> Contents:
-    """The contents in YAML; `RegistryInvalid` lists every key that is unknown and every value that cannot be used."""
+def load(text: str, keys: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The mapping of plain data in a YAML text, and a sentence for each of its keys that is none of these; `RegistryInvalid` for no mapping."""
     try:
         # A SafeLoader, which makes nothing but plain data.
         document = yaml.load(text, _Loader) or {}
     except yaml.YAMLError as why:
         raise RegistryInvalid([f"The file is no YAML: {' '.join(str(why).split())}."]) from None
+    named = ", ".join(keys)
     if not isinstance(document, dict):
-        raise RegistryInvalid([f"The file is no mapping; its keys are {', '.join(SECTIONS)}."])
-    problems = [
-        f"The file has the unknown key {key!r}; its keys are {', '.join(SECTIONS)}."
-        for key in document
-        if key not in SECTIONS
-    ]
+        raise RegistryInvalid([f"The file is no mapping; its keys are {named}."])
+    return document, [f"The file has the unknown key {k!r}; its keys are {named}." for k in document if k not in keys]
+
+
+def from_yaml(text: str) -> Contents:
+    """The contents in YAML; `RegistryInvalid` lists every key that is unknown and every value that cannot be used."""
+    document, problems = load(text, SECTIONS)
     read = _Reading(document, problems)
     providers = dict(read.section("providers", Provider))
     models = dict(read.section("models", Model))

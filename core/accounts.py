@@ -50,9 +50,25 @@ def problem_of(path: str) -> str | None:
     """What is wrong with a path that somebody wrote, None where nothing is."""
     tenant, _, below = path[1:].partition("/")
     kind, _, name = below.partition(":")
-    if not path.startswith("/") or (below and (not tenant or kind not in KINDS or not name or "/" in name)):
+    unnamed = path != PLATFORM and (not tenant or path.endswith("/"))
+    if not path.startswith("/") or unnamed or (below and (kind not in KINDS or not name or "/" in name)):
         return f"{path!r} is no account; write / for the platform, /TENANT, or /TENANT/user:NAME with user, project or key."
     return None
+
+
+def canonical(path: str) -> str:
+    """A path without a problem as `account` writes it: `/100%` is `/100%25`."""
+    tenant, _, below = path[1:].partition("/")
+    kind, _, name = below.partition(":")
+    if not tenant:
+        return PLATFORM
+    return account(unquote(tenant), kind, unquote(name)) if below else account(unquote(tenant))
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path stands for many accounts."""
+    tenant, _, below = path[1:].partition("/")
+    return ANY in (tenant, below.partition(":")[2])
 
 
 def _label(name: str) -> str:
