@@ -13,6 +13,7 @@ from agents.fetch import NotFetched, fetch_text
 from agents.outgoing import Clock, Encoder, decode, place_of
 from agents.planning import Plan, Planner, call_of
 from agents.structured import schema_problem
+from agents.waiting import Waiting
 from config import ledger
 from config.tasks import Prepared, Tasks
 from config.transactions import Transactions
@@ -21,7 +22,7 @@ from core.admission import LONGEST_LABEL, UUID, problem_of
 from core.caching import Hit
 from core.errors import error
 from core.facts import refusal, undecodable
-from core.limits import Asking, Refusal
+from core.limits import Asking, Refusal, UnknownAccount
 from core.outcome import Emit, Headers, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.replay import times_seen
 from core.replies import NoReplyTo, allowed, checked, reply_to
@@ -38,11 +39,17 @@ Partitions = Callable[[str], Awaitable[int | None]]
 class AdmitRules:
     """The bounds a deployment sets: bytes of a request's value, patterns of the reply topics that requests may name, and how
     long what is held for a request stays held past its deadline, or its admission where it has none.
+
+    `refuse_unknown` refuses accounts that no limit names. `wait_seconds` is how long a request waits for room in a limit at
+    most, `most_waiting` how many do at once.
     """
 
     max_request_bytes: int
     reply_topics: tuple[str, ...]
     reserve_seconds: int = 86_400
+    refuse_unknown: bool = False
+    wait_seconds: float = 0.0
+    most_waiting: int = 0
 
 
 class Admit:
@@ -61,6 +68,7 @@ class Admit:
         self._partitions = partitions
         self._clock = clock
         self._cache = Cache(codec, transactions, clock)
+        self._waiting = Waiting(transactions, clock, rules.most_waiting)
 
     async def __call__(self, record: Record) -> Outcome:
         """Deal with one record of the request topic."""
@@ -74,9 +82,10 @@ class Admit:
         body = self._codec.encode("LlmRequest", {**request, "created_at": 0})
         to = await self._reply_to(request, record.headers)
         prepared = await self._prepare(request)
-        planned: Plan | Hit | LlmResponse = self._plan(request, prepared, len(record.value or b""), to, now)
-        if isinstance(planned, Plan) and isinstance(prepared, Prepared):
-            planned = await self._cache.look(prepared.request, planned) or planned
+        plan = self._plan(request, prepared, len(record.value or b""), to, now)
+        planned: Plan | Hit | LlmResponse = plan
+        if isinstance(plan, Plan) and isinstance(prepared, Prepared):
+            planned = await self._cache.look(prepared.request, plan) or plan
         copy_to = None if isinstance(to, NoReplyTo) else to
         if isinstance(planned, Plan):
             entry = self._entry(request["request_id"], body, request["tenant"], now, plan=planned)
@@ -84,10 +93,13 @@ class Admit:
         else:
             answer = pack(self._answered(planned, trace, copy_to))
             entry = self._entry(request["request_id"], body, request["tenant"], now, answer=answer)
-        admitted = await self._transactions.run(ledger.admit, entry)
-        if admitted.refusal is not None and isinstance(planned, Plan):
-            refused = _over_limit(request, planned, admitted.refusal, now)
-            entry = replace(entry, answer=pack(self._answered(refused, trace, copy_to)), plan=None)
+        if isinstance(plan, Plan) and self._rules.refuse_unknown:
+            entry = replace(entry, known=_path(request))
+        admitted = await self._waiting.admit(entry, self._waits_until(request, record))
+        if admitted.refusal is not None and isinstance(plan, Plan):
+            now = self._clock()
+            refused = pack(self._answered(_over_limit(request, plan, admitted.refusal, now), trace, copy_to))
+            entry = self._entry(request["request_id"], body, request["tenant"], now, answer=refused)
             admitted = await self._transactions.run(ledger.admit, entry)
         if admitted.kind == "other" and times_seen(record.headers):
             # Its caller was told that these bytes cannot be read, and keeps that answer when they can be, later.
@@ -98,15 +110,22 @@ class Admit:
         if admitted.answer is not None:
             return Emit(unpack(admitted.answer))
         # A request that was admitted before keeps its plan and the time of its first admission, so that its call is the same event.
-        plan = Plan.unpacked(admitted.plan or b"")
-        made = request if plan.made is None else self._codec.decode_blocking("LlmRequest", plan.made)
+        kept = Plan.unpacked(admitted.plan or b"")
+        made = request if kept.made is None else self._codec.decode_blocking("LlmRequest", kept.made)
         ready = cast(LlmRequest, made)
-        call = call_of(ready, plan, admitted.admitted_at, copy_to, self._cache.key(ready, plan))
+        call = call_of(ready, kept, admitted.admitted_at, copy_to, self._cache.key(ready, kept))
         return Emit((self._encoder.call(call, trace),))
 
     def _expires_at(self, request: LlmRequest, now: int) -> int:
         """When nobody works on the request any more, if it has no answer by then."""
         return (request["deadline"] or now) + self._rules.reserve_seconds * 1_000_000
+
+    def _waits_until(self, request: LlmRequest, record: Record) -> int | None:
+        """Until when the request waits for room in a limit; None for not at all."""
+        if request["on_limit"] != "wait":
+            return None
+        longest = record.timestamp_us + int(self._rules.wait_seconds * 1_000_000)
+        return longest if request["deadline"] is None else min(longest, request["deadline"])
 
     def _answered(self, answer: Hit | LlmResponse, trace: bytes, to: ReplyTo | None) -> tuple[Outgoing, ...]:
         """The events of a request that needs no call."""
@@ -179,13 +198,16 @@ class Admit:
         return Reject(failure["code"], why, unpack(admitted.answer or packed))
 
 
+def _path(request: LlmRequest) -> tuple[str, ...]:
+    return path_of(request["tenant"], request["project"], request["user"], request["api_key_id"])
+
+
 def _asking(request: LlmRequest, plan: Plan) -> Asking:
-    path = path_of(request["tenant"], request["project"], request["user"], request["api_key_id"])
-    return Asking(path, request["task"], plan.models, plan.amounts)
+    return Asking(_path(request), request["task"], plan.models, plan.amounts)
 
 
-def _over_limit(request: LlmRequest, plan: Plan, why: Refusal, now: int) -> LlmResponse:
-    """The answer to a request that does not fit into a limit."""
+def _over_limit(request: LlmRequest, plan: Plan, why: Refusal | UnknownAccount, now: int) -> LlmResponse:
+    """The answer to a request that does not fit into a limit, or for whose accounts there is none."""
     refused = refusal(request, "refused", why.error, now)
     return {**refused, "route": plan.fields["route"], "decisions": plan.fields["decisions"]}
 

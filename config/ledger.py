@@ -35,7 +35,7 @@ from core.attempts import (
     hedge_step,
     next_step,
 )
-from core.limits import Amounts, Asking, Meter, Refusal
+from core.limits import Amounts, Asking, Meter, Refusal, UnknownAccount
 from schemas.events import CostStatus
 
 
@@ -44,7 +44,7 @@ class Admission:
     """A request that wants in: `answer` holds the packed answer when it is refused, None when it shall be called.
 
     `asking` is what tells which limits it has to fit into. What is held for it is given back at `expires_at`, if nobody works
-    on it then.
+    on it then. `known` is the path of accounts that limits have to name, empty where they need not.
     """
 
     request_id: str
@@ -56,6 +56,7 @@ class Admission:
     plan: bytes | None = None
     asking: Asking | None = None
     expires_at: int | None = None
+    known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Admitted:
     """What the ledger says of an admission.
 
     `new`: it stands now. `same`: the id was known with this body, `answer` being its packed answer if there is one. `other`:
-    the id was known with another body, nothing changed. `refused`: it is not known and does not fit into a limit, for the
+    the id was known with another body, nothing changed. `refused`: it is not known and does not fit into a limit, or no limit names its accounts, for the
     reason in `refusal`; nothing changed. `admitted_at`, `reserved_nano` and `plan` are those of the first
     admission.
     """
@@ -73,7 +74,7 @@ class Admitted:
     reserved_nano: int
     answer: bytes | None
     plan: bytes | None = None
-    refusal: Refusal | None = None
+    refusal: Refusal | UnknownAccount | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +167,7 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
             )
             continue
         verdict = verdicts.get(entry.request_id, ())
-        if isinstance(verdict, Refusal):
+        if isinstance(verdict, Refusal | UnknownAccount):
             results.append(Admitted("refused", entry.now, 0, None, refusal=verdict))
             continue
         reserve = entry.reserve_nano if entry.answer is None else 0
@@ -185,14 +186,27 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
     return results
 
 
-def _verdicts(db: Connection, entries: Sequence[Admission]) -> dict[str, list[Charge] | Refusal]:
-    """What new requests hold of their limits, or why they do not fit; an id counts once."""
+def _verdicts(db: Connection, entries: Sequence[Admission]) -> dict[str, list[Charge] | Refusal | UnknownAccount]:
+    """What new requests hold of their limits, or why they are refused; an id counts once."""
     new = {entry.request_id: entry for entry in reversed(entries)}
+    judged = [e for e in reversed(new.values()) if e.known or (e.asking is not None and e.answer is None)]
+    if not judged:
+        return {}
+    holding = limits.current(db)
+    unknown = {e.request_id: UnknownAccount(who) for e in judged if e.known and (who := holding.unknown(e.known))}
     asked = [
-        (e.request_id, e.asking, e.now) for e in reversed(new.values()) if e.asking is not None and e.answer is None
+        (e.request_id, e.asking, e.now)
+        for e in judged
+        if e.request_id not in unknown and e.asking is not None and e.answer is None
     ]
-    found = counting.reserve(db, limits.current(db), [(asking, now) for _, asking, now in asked]) if asked else []
-    return dict(zip((request_id for request_id, _, _ in asked), found, strict=True))
+    found = counting.reserve(db, holding, [(asking, now) for _, asking, now in asked])
+    return {**unknown, **dict(zip((request_id for request_id, _, _ in asked), found, strict=True))}
+
+
+def known(db: Connection, ids: Sequence[str]) -> list[bool]:
+    """Whether each of these requests was admitted before; locks nothing."""
+    found = set(db.execute(_ANSWERED, {"ids": sorted(set(ids))}).scalars())
+    return [one in found for one in ids]
 
 
 def start(db: Connection, entries: Sequence[Start]) -> list[Started]:

@@ -105,6 +105,10 @@ class Settings(KafkaSettings, BaseSettings):
     ledger_linger_seconds: Annotated[float, Field(ge=0)] = 0.005
     ledger_keep_days: Count = 8
     reserve_seconds: Count = 86_400
+    #: Whether requests of tenants, and of users where some of a tenant are named, are served that no limit names.
+    unknown_accounts: Literal["create", "refuse"] = "create"
+    #: How long a request that says so waits at most for room in a limit, from when Kafka took it.
+    limit_wait_seconds: Seconds = 300.0
     #: How often workers read the registry again, beside each time that they are told to.
     registry_refresh_seconds: Seconds = 300.0
     #: How far back a circuit breaker counts the calls of a model, and how long an open one lets none through.

@@ -14,7 +14,7 @@ SAME: dict[str, Any] = {
     "request_id": "", "user": None, "api_key_id": None, "project": None, "tags": {}, "plan": None, "created_at": 0,
     "deadline": None, "priority": "interactive", "cache": "use", "max_attempts": None, "max_cost_nano_usd": None,
     "on_unknown_outcome": "retry", "reply_topic": None, "stream": False, "input": None,
-    "prompt_version": None,
+    "prompt_version": None, "on_limit": "refuse",
 }  # fmt: skip
 #: What the answer is taken over with; everything else is the request's own.
 TAKEN = ("output", "finish_reason", "provider", "model", "response_model", "provider_response_id")

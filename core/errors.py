@@ -31,6 +31,7 @@ CODES: dict[str, Kind] = {
     "policy_quota_exceeded": Kind(True, "A limit of requests or tokens over a day or longer is used up until its window ends."),
     "policy_budget_exceeded": Kind(True, "A limit of money has no room for what the request may cost."),
     "policy_unpriced_model": Kind(False, "An account has a limit of money, and a model that may answer has no price."),
+    "policy_unknown_account": Kind(False, "No limit names the tenant, or its user, and this deployment serves only those that one names."),
     "provider_rate_limited": Kind(True, "The provider answered that too many requests were made."),
     "provider_unavailable": Kind(True, "The provider answered with a server error or that it is overloaded."),
     "provider_timeout": Kind(True, "The provider did not answer in time."),

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from core.accounts import patterns_of, tenant_of
+from core.accounts import ANY, patterns_of, tenant_of
 from core.errors import error
 from core.windows import CELLS, LENGTHS, US, Window, calendar, cell, oldest_cell
 from schemas.events import Error
@@ -152,6 +152,19 @@ class Refusal:
         return error(code, said + again, retry_after_ms=self.retry_after_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class UnknownAccount:
+    """Why a request is refused where only accounts are served that a limit names: the first one on its path that none does."""
+
+    account: str
+
+    @property
+    def error(self) -> Error:
+        """What its caller is told."""
+        said = f"No limit names the account {self.account}, and this deployment serves no others; check the name or set a limit for it."
+        return error("policy_unknown_account", said)
+
+
 def amount_shown(meter: Meter, amount: int) -> str:
     """An amount of a meter for people: `0.25 USD`, `1,000 tokens`."""
     if meter == "usd":
@@ -172,12 +185,18 @@ class Limits:
     limits: Sequence[Limit] = ()
     zones: Mapping[str, str] = field(default_factory=dict)
     _by_account: dict[str, list[Limit]] = field(init=False, repr=False, compare=False)
+    #: Tenants that limits name, and what begins the accounts of users where limits name some of the tenant.
+    _named: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         found = defaultdict(list)
         for limit in self.limits:
             found[limit.account].append(limit)
         object.__setattr__(self, "_by_account", dict(found))
+        parts = [path.split("/")[1:] for path in found]
+        tenants = {f"/{tenant}" for tenant, *_ in parts}
+        users = {f"/{tenant}/user:" for tenant, *below in parts if below and below[0].startswith("user:")}
+        object.__setattr__(self, "_named", frozenset(tenants | users))
 
     def of(self, account: str) -> list[Limit]:
         """The limits of one account; of several patterns with the same subject, the most special one holds."""
@@ -190,6 +209,20 @@ class Limits:
     def find(self, account: str, subject: str) -> Limit | None:
         """The limit of an account on this subject; None where there is none any more."""
         return next((limit for limit in self.of(account) if limit.subject == subject), None)
+
+    def unknown(self, path: Sequence[str]) -> str | None:
+        """The first account on a request's path that is not known; None where all are.
+
+        A tenant is known when a limit stands for it or for anything below it by name; a user, where limits stand for users of
+        its tenant, when one stands for it or for every user of the tenant. The platform, projects and keys are always known.
+        """
+        tenant = path[1]
+        if tenant not in self._named:
+            return tenant
+        users = f"{tenant}/user:"
+        if users not in self._named or f"{users}{ANY}" in self._by_account:
+            return None
+        return next((each for each in path if each.startswith(users) and each not in self._by_account), None)
 
     def count(self, limit: Limit, account: str, now: int) -> Count:
         """Where a limit counts for an account now."""
@@ -210,9 +243,15 @@ class Limits:
             self.count(limit, account, now)
             for account in asking.path
             for limit in self.of(account)
-            if (limit.task is None or fnmatchcase(asking.task or "", limit.task))
-            and (limit.model is None or any(fnmatchcase(model, limit.model) for model in asking.models))
+            if concerns(limit, asking)
         ]
+
+
+def concerns(limit: Limit, asking: Asking) -> bool:
+    """Whether a limit of an account on its path is about a request."""
+    return (limit.task is None or fnmatchcase(asking.task or "", limit.task)) and (
+        limit.model is None or any(fnmatchcase(model, limit.model) for model in asking.models)
+    )
 
 
 def level(count: Count, cells: Iterable[Cell]) -> Level:

@@ -131,6 +131,12 @@ How the response cache is used where a route offers it: read and written, only w
 """
 
 
+OnLimit: TypeAlias = Literal['refuse', 'wait']
+"""
+What to do while a limit has no room for a request.
+"""
+
+
 class LlmRequest(TypedDict):
     """
     An application asks a model for an answer.
@@ -235,6 +241,10 @@ class LlmRequest(TypedDict):
     max_cost_nano_usd: int | None
     """
     Most that all provider calls for this request together may cost, in nano-USD; candidates whose bound does not fit are dropped.
+    """
+    on_limit: OnLimit
+    """
+    What to do while a limit has no room: `refuse`, or `wait` for room until the deadline, as long as the deployment lets requests wait.
     """
 
 

@@ -39,7 +39,10 @@ class Stage:
 
 def admit(tools: Tools, _: Send) -> Handler:
     s = tools.settings
-    rules = AdmitRules(s.max_request_bytes, tuple(s.reply_topics), s.reserve_seconds)
+    rules = AdmitRules(
+        s.max_request_bytes, tuple(s.reply_topics), s.reserve_seconds, refuse_unknown=s.unknown_accounts == "refuse",
+        wait_seconds=s.limit_wait_seconds, most_waiting=s.lane_in_flight // 2,
+    )  # fmt: skip
     planner = Planner(
         tools.registry, tools.standings.current, s.models, s.default_max_output_tokens, tools.metrics.routing.chosen
     )

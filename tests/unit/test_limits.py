@@ -207,3 +207,23 @@ def test_levels_and_words() -> None:
 def test_windows_are_ordered_by_length() -> None:
     """The names stand for ever longer times."""
     assert all(LENGTHS[a] < LENGTHS[b] for a, b in pairwise(WINDOWS))
+
+
+@pytest.mark.parametrize(
+    ("named", "unknown"),
+    [
+        ((), "/acme"),
+        (("/", "/*", "/*/user:*", "/*/user:ana", "/acmes"), "/acme"),
+        (("/acme",), None),
+        (("/acme/project:other",), None),
+        (("/acme/user:ana",), None),
+        (("/acme/user:*",), None),
+        (("/acme/user:bo",), "/acme/user:ana"),
+        (("/acme/user:bo", "/acme/user:*"), None),
+        (("/acme/user:bo", "/acme/user:ana"), None),
+    ],
+)
+def test_an_account_is_known_by_a_limit_that_names_it(named: tuple[str, ...], unknown: str | None) -> None:
+    """A pattern over tenants makes none known; users have to be named only where some user of the tenant is."""
+    limits = Limits(1, [Limit(each, "requests", "day", 5) for each in named])
+    assert limits.unknown(ANA) == unknown

@@ -1,0 +1,108 @@
+"""Admit requests, those that say so when there is room for them: they stand in line for the limit that has none."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+from agents.outgoing import Clock
+from config import ledger
+from config.transactions import Transactions
+from core.limits import Asking, CountKey, Refusal, UnknownAccount, concerns
+
+#: How often whoever is first in a line asks again: where only what is held is in the way, and where the limit is used up.
+HELD_SECONDS, USED_UP_SECONDS = 0.2, 1.0
+
+
+@dataclass
+class _Line:
+    """Those that wait for room in one limit of one account: `refusal` is the latest, `turn` is the first one's."""
+
+    refusal: Refusal
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    length: int = 0
+
+
+class Waiting:
+    """Puts admissions to the ledger; at most `most` wait at once, and at most half as many in one line.
+
+    Whoever waits for a limit is admitted before those that come later and count against it; no line holds up another. What
+    waits is in memory alone: a request that is not admitted is delivered again after a crash.
+    """
+
+    def __init__(self, transactions: Transactions, clock: Clock, most: int) -> None:
+        self._transactions = transactions
+        self._clock = clock
+        self._most = most
+        self._lines: dict[CountKey, _Line] = {}
+
+    async def admit(self, entry: ledger.Admission, until: int | None) -> ledger.Admitted:
+        """What the ledger says of an admission, `refused` only after it has waited until then; None for not at all."""
+        if until is None or entry.asking is None:
+            return await self._ask(entry)
+        admitted = None
+        if self._line_of(entry.asking) is not None and not await self._transactions.run(ledger.known, entry.request_id):
+            # It may have ended meanwhile.
+            line = self._line_of(entry.asking)
+            admitted = _behind(line, entry, entry.asking) if line is not None else None
+        if admitted is None:
+            admitted = await self._ask(entry)
+        while self._worth_it(admitted.refusal, until):
+            assert isinstance(admitted.refusal, Refusal)
+            line = self._lines.setdefault(admitted.refusal.count.key, _Line(admitted.refusal))
+            if line.length * 2 >= self._most or sum(each.length for each in self._lines.values()) >= self._most:
+                break
+            line.length += 1
+            try:
+                admitted = await self._stand(line, entry, entry.asking, until)
+            finally:
+                line.length -= 1
+                self._lines = {key: each for key, each in self._lines.items() if each.length}
+        return admitted
+
+    def _line_of(self, asking: Asking) -> _Line | None:
+        """The line in which a request has to stand that could fit into its limit."""
+        for (account, _), line in self._lines.items():
+            limit = line.refusal.count.limit
+            wanted = asking.amounts.of(limit.meter)
+            if account in asking.path and concerns(limit, asking) and wanted is not None and wanted <= limit.most:
+                return line
+        return None
+
+    async def _stand(self, line: _Line, entry: ledger.Admission, asking: Asking, until: int) -> ledger.Admitted:
+        """What the ledger says once this line is not what the request waits for any more, or its time is over."""
+        try:
+            async with asyncio.timeout((until - self._clock()) / 1_000_000):
+                await line.turn.acquire()
+        except TimeoutError:
+            return _behind(line, entry, asking)
+        try:
+            while True:
+                admitted = await self._ask(entry)
+                refusal = admitted.refusal
+                if not isinstance(refusal, Refusal) or refusal.count.key != line.refusal.count.key:
+                    return admitted
+                line.refusal = refusal
+                if not self._worth_it(refusal, until):
+                    return admitted
+                left = (until - self._clock()) / 1_000_000
+                await asyncio.sleep(min(USED_UP_SECONDS if refusal.used_up else HELD_SECONDS, left))
+        finally:
+            line.turn.release()
+
+    def _worth_it(self, refusal: Refusal | UnknownAccount | None, until: int) -> bool:
+        """Whether there may be room before then: what is held is in the way, or a limit of a minute or an hour that resets."""
+        now = self._clock()
+        if not isinstance(refusal, Refusal) or refusal.retry_after_ms is None or now >= until:
+            return False
+        resets = refusal.error["code"] == "policy_rate_limited" and now + refusal.retry_after_ms * 1_000 <= until
+        return resets or not refusal.used_up
+
+    async def _ask(self, entry: ledger.Admission) -> ledger.Admitted:
+        return await self._transactions.run(ledger.admit, replace(entry, now=self._clock()))
+
+
+def _behind(line: _Line, entry: ledger.Admission, asking: Asking) -> ledger.Admitted:
+    """The refusal of a request that was not asked for, because others wait before it."""
+    refusal = replace(line.refusal, asked=asking.amounts.of(line.refusal.count.limit.meter))
+    return ledger.Admitted("refused", entry.now, 0, None, refusal=refusal)
