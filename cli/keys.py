@@ -1,4 +1,4 @@
-"""`millstream keys`: the providers' keys in the database, and the key that encrypts them."""
+"""`millstream keys`: the providers' keys in the database, the key that encrypts them, and the API keys of applications."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine
 
+from cli import issued_keys
 from cli.errors import CommandError
 from cli.refresh import publish_refresh
 from cli.registry_change import actions, database, login_name, print_table
 from cli.stackfile import stack_settings
 from config import credentials
+from config import issued_keys as issued_store
 from config.credentials import Change, Credential, NewCredential, platform_credentials
 from config.database import reading
 from config.key_encryption import EncryptionKeys, encryption_keys, new_local_key
@@ -49,15 +51,16 @@ def describe(parser: argparse.ArgumentParser) -> None:
     listing = action("list", "show the keys by their last four characters")
     listing.add_argument("--all", action="store_true", help="also those that are revoked")
     for name, text in (
-        ("replace", "store a new key in place of one, which is revoked"), ("revoke", "delete a key for good"),
+        ("replace", "store a new key in place of one, which is revoked"), ("revoke", "delete a provider's key, or an API key, for good"),
         ("disable", "take a key out of use until it is enabled"), ("enable", "use a key again"),
     ):  # fmt: skip
         changing = action(name, text)
-        changing.add_argument("id", metavar="ID", help="the key's id, as `millstream keys list` shows it")
+        changing.add_argument("id", metavar="ID", help="the key's id, as `millstream keys list` or `issued` shows it")
         if name == "replace":
             secret_options(changing)
         else:
             _by_option(changing)
+    issued_keys.describe(action)
     rotate = action("rotate", "bring every key to the first key-encryption key, while they are used")
     rotate.add_argument("--data-keys", action="store_true", help="also encrypt every key anew, under new data keys")
     _by_option(rotate)
@@ -155,7 +158,22 @@ def _row(one: Credential) -> tuple[object, ...]:
     )  # fmt: skip
 
 
+def _issue(arguments: argparse.Namespace, engine: Engine, settings: Settings) -> int:
+    issued_keys.issue(arguments, engine, _keys(settings), _change(arguments))
+    _tell(arguments, engine, settings)
+    return 0
+
+
+def _issued(arguments: argparse.Namespace, engine: Engine, _: Settings) -> int:
+    issued_keys.show(arguments, engine)
+    return 0
+
+
 def _revoke(arguments: argparse.Namespace, engine: Engine, settings: Settings) -> int:
+    if issued_keys.is_one(arguments.id):
+        issued_keys.revoke(arguments.id, engine, _change(arguments))
+        _tell(arguments, engine, settings)
+        return 0
     return _do(arguments, engine, settings, "Revoked", lambda db, by: credentials.revoke(db, arguments.id, by))
 
 
@@ -181,6 +199,8 @@ def _do(
 def _rotate(arguments: argparse.Namespace, engine: Engine, settings: Settings) -> int:
     keys = _keys(settings)
     rotated, problems = credentials.rotate(engine, keys, _change(arguments), data_keys=arguments.data_keys)
+    issued, more = issued_store.rotate(engine, keys, data_keys=arguments.data_keys)
+    rotated, problems = rotated + issued, problems + more
     print(f"{rotated} keys are encrypted by {keys.active.key_id} now, and {len(problems)} are as they were.")
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -197,7 +217,7 @@ def _new_encryption_key(arguments: argparse.Namespace) -> int:
 
 ACTIONS = {
     "add": _add, "replace": _replace, "list": _list, "revoke": _revoke, "disable": _enable, "enable": _enable,
-    "rotate": _rotate,
+    "rotate": _rotate, "issue": _issue, "issued": _issued,
 }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ COMMANDS = {
     "limits": "say what accounts may use, and show what is used, held and left of it",
     "config": "export, import and compare the registry as one YAML file",
     "grant-reader": "print or apply the SQL that lets somebody read one tenant's rows",
-    "keys": "store, list, revoke and rotate the providers' keys, encrypted, and make the key that encrypts them",
+    "keys": "store, list, revoke and rotate the providers' keys, encrypted; issue and revoke the API keys of applications",
     "migrate": "create topics, tables and registered schemas; safe to run again",
     "chaos": "kill, freeze and cut off every part of a local stack under load, and prove that nothing was lost",
     "demo": "run 300 requests through a local stack and prove that nothing was lost",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from sqlalchemy import Connection, Engine, Row, insert, select, update
 
@@ -55,6 +55,20 @@ class Credential:
         """What messages call it."""
         shown = f" (…{self.last_four})" if self.last_four else ""
         return f"the credential {self.credential_id}{shown}"
+
+
+class Kept(Protocol):
+    """What is kept encrypted in a row; `sealed` is None once it is revoked."""
+
+    @property
+    def binding(self) -> Binding:
+        """What of its row the ciphertext is bound to."""
+        ...
+
+    @property
+    def sealed(self) -> Sealed | None:
+        """The ciphertext."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,12 +187,12 @@ def stored_credentials(engine: Engine) -> list[Credential]:
         return stored(db)
 
 
-def check_keys(credentials: Iterable[Credential], keys: EncryptionKeys) -> None:
-    """`SettingsError` when a credential is encrypted under a key that is not at hand; for the start of a process."""
-    for credential in credentials:
-        if credential.sealed is not None:
+def check_keys(kept: Iterable[Kept], keys: EncryptionKeys) -> None:
+    """`SettingsError` when something is encrypted under a key that is not at hand; for the start of a process."""
+    for one in kept:
+        if one.sealed is not None:
             try:
-                key_at_hand(keys, credential.binding, credential.sealed.kek_id)
+                key_at_hand(keys, one.binding, one.sealed.kek_id)
             except CredentialError as why:
                 raise SettingsError(str(why)) from None
 

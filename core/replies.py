@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from glob import escape
 
 from core.errors import error
 from core.outcome import Headers
@@ -45,6 +46,11 @@ def reply_to(named: str | None, headers: Headers) -> ReplyTo | NoReplyTo | None:
 def allowed(topic: str, patterns: Sequence[str]) -> bool:
     """Whether requests may name this topic."""
     return any(fnmatchcase(topic, pattern) for pattern in patterns)
+
+
+def own_patterns(patterns: Sequence[str], tenant: str) -> tuple[str, ...]:
+    """The patterns with this tenant's name for `{tenant}`, in which nothing stands for other characters."""
+    return tuple(pattern.replace("{tenant}", escape(tenant)) for pattern in patterns)
 
 
 def checked(to: ReplyTo, patterns: Sequence[str], partitions: int | None) -> ReplyTo | NoReplyTo:
