@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import cast
 
 from agents.cache import Cache
+from agents.callers import AsTheySay, Callers
 from agents.fetch import NotFetched, fetch_text
 from agents.outgoing import Clock, Encoder, decode, place_of
 from agents.planning import Plan, Planner, call_of
@@ -25,10 +27,11 @@ from core.facts import refusal, undecodable
 from core.limits import Asking, Refusal, UnknownAccount
 from core.outcome import Emit, Headers, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.replay import times_seen
-from core.replies import NoReplyTo, allowed, checked, reply_to
+from core.replies import NoReplyTo, allowed, checked, own_patterns, reply_to
 from core.routing import NoChoice
+from core.trust import Caller, as_caller, mismatch
 from schemas.cloudevents import trace_of
-from schemas.codec import Codec, Undecodable
+from schemas.codec import Codec, SchemaNotLoaded, Undecodable
 from schemas.events import Error, LlmRequest, LlmResponse, ReplyTo
 
 #: How many partitions a topic of a caller's has, None where it does not exist.
@@ -57,7 +60,7 @@ class Admit:
 
     def __init__(
         self, codec: Codec, transactions: Transactions, tasks: Callable[[], Tasks], planner: Planner, rules: AdmitRules,
-        partitions: Partitions, clock: Clock,
+        partitions: Partitions, clock: Clock, callers: Callers | None = None,
     ) -> None:  # fmt: skip
         self._codec = codec
         self._encoder = Encoder(codec, "admit", clock)
@@ -67,22 +70,37 @@ class Admit:
         self._rules = rules
         self._partitions = partitions
         self._clock = clock
+        self._callers = callers or AsTheySay()
         self._cache = Cache(codec, transactions, clock)
         self._waiting = Waiting(transactions, clock, rules.most_waiting)
 
     async def __call__(self, record: Record) -> Outcome:
         """Deal with one record of the request topic."""
+        caller = await self._callers.of(record)
+        if caller is not None and not isinstance(caller, Caller):
+            return self._disbelieved(record, caller)
         try:
             request: LlmRequest = await decode(self._codec, "LlmRequest", record.value)  # type: ignore[assignment]
         except Undecodable as why:
-            return await self._undecodable(record, str(why))
+            return await self._undecodable(record, str(why), caller)
+        if caller is None:
+            return await self._admit(record, request, None)
+        if (other := mismatch(request, caller)) is not None:
+            refused = refusal(as_caller(request, caller), "refused", other, record.timestamp_us)
+            trace = trace_of(record.headers, request["request_id"])
+            return Emit((self._encoder.response(refused, trace, _id_at(record)),))
+        return await self._admit(record, as_caller(request, caller), caller)
+
+    async def _admit(self, record: Record, request: LlmRequest, caller: Caller | None) -> Outcome:
+        """Deal with a request of this caller, or of whom it names where nothing is signed."""
         now = self._clock()
         trace = trace_of(record.headers, request["request_id"])
         # Sent again, a request is the same whenever it was made.
         body = self._codec.encode("LlmRequest", {**request, "created_at": 0})
-        to = await self._reply_to(request, record.headers)
+        # Whoever copies a signed record can change the headers that say where an answer goes.
+        to = await self._reply_to(request, record.headers if caller is None else [])
         prepared = await self._prepare(request)
-        plan = self._plan(request, prepared, len(record.value or b""), to, now)
+        plan = self._plan(request, prepared, len(record.value or b""), to, now, caller)
         planned: Plan | Hit | LlmResponse = plan
         if isinstance(plan, Plan) and isinstance(prepared, Prepared):
             planned = await self._cache.look(prepared.request, plan) or plan
@@ -148,11 +166,12 @@ class Admit:
         to = reply_to(request["reply_topic"], headers)
         if to is None or isinstance(to, NoReplyTo):
             return to
-        patterns = self._rules.reply_topics
+        patterns = own_patterns(self._rules.reply_topics, request["tenant"])
         return checked(to, patterns, await self._partitions(to["topic"]) if allowed(to["topic"], patterns) else None)
 
     def _plan(
-        self, request: LlmRequest, prepared: Prepared | Error, size: int, to: ReplyTo | NoReplyTo | None, now: int
+        self, request: LlmRequest, prepared: Prepared | Error, size: int, to: ReplyTo | NoReplyTo | None, now: int,
+        caller: Caller | None,
     ) -> Plan | LlmResponse:  # fmt: skip
         """The plan for a request, or the answer that refuses it."""
         if not isinstance(prepared, Prepared):
@@ -163,7 +182,7 @@ class Admit:
             problem = to.error
         if problem is not None:
             return refusal(request, "refused", problem, now)
-        plan = self._planner.plan(prepared, now)
+        plan = self._planner.plan(prepared, now, caller)
         if isinstance(plan, NoChoice):
             refused = refusal(request, "refused", plan.error, now)
             return {**refused, "route": plan.route.name if plan.route else None, "decisions": list(plan.decisions)}
@@ -182,7 +201,21 @@ class Admit:
         bound, packed = (plan.bound_nano, plan.packed()) if plan is not None else (0, None)
         return ledger.Admission(key, hashlib.sha256(body).digest(), _account(account), bound, answer, now, packed)
 
-    async def _undecodable(self, record: Record, why: str) -> Outcome:
+    def _disbelieved(self, record: Record, why: Error) -> Outcome:
+        """An answer that says nothing of anybody, to the request that the record claims to be; nothing is stored.
+
+        Where that is not to be seen, a dead letter.
+        """
+        request_id = (record.key or b"").decode("ascii", "replace")
+        if not UUID.fullmatch(request_id):
+            with suppress(Undecodable, SchemaNotLoaded):
+                request_id = self._codec.decode("LlmRequest", record.value)["request_id"]
+        if not UUID.fullmatch(request_id):
+            return Reject(why["code"], why["message"])
+        answer = undecodable(request_id, why, record.timestamp_us)
+        return Emit((self._encoder.response(answer, trace_of([], request_id), _id_at(record)),))
+
+    async def _undecodable(self, record: Record, why: str, caller: Caller | None) -> Outcome:
         """A dead letter, and an answer too where the key tells whom to answer."""
         failure = error("caller_undecodable", why)
         key = (record.key or b"").decode("ascii", "replace")
@@ -190,6 +223,9 @@ class Admit:
             return Reject(failure["code"], why)
         trace = trace_of(record.headers, key)
         answer = undecodable(key, failure, record.timestamp_us)
+        if caller is not None:
+            # The record's key is not signed: it may be the id of somebody else's request.
+            return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
         packed = pack((self._encoder.response(answer, trace),))
         entry = self._entry(key, record.value or b"", "default", self._clock(), answer=packed)
         admitted = await self._transactions.run(ledger.admit, entry)

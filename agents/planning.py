@@ -22,6 +22,7 @@ from core.pricing import Price, unbounded_by, upper_bound
 from core.registry import Model, Registry, following
 from core.routing import Choice, Conditions, NoChoice, Router
 from core.standing import UNKNOWN, Standing
+from core.trust import Caller, not_for
 from schemas.events import Candidate, Error, LlmCall, LlmRequest, ReplyTo
 
 DAY_US = 86_400_000_000
@@ -88,8 +89,8 @@ class Planner:
         self._default_output = default_output
         self._chosen = chosen
 
-    def plan(self, prepared: Prepared, now: int) -> Plan | NoChoice:
-        """The plan for a prepared request, or why no model can answer it."""
+    def plan(self, prepared: Prepared, now: int, caller: Caller | None = None) -> Plan | NoChoice:
+        """The plan for a prepared request, or why no model can answer it that the caller's key is for."""
         request = prepared.request
         prices = self._prices()
         output = request["parameters"]["max_output_tokens"] or self._default_output
@@ -106,7 +107,11 @@ class Planner:
 
         def refusal(model: Model) -> Error | None:
             of = request, model.provider, prices.kind(model.provider), model.name
-            return unsupported_by(*of) or unbounded_by(*of, price(model), model.context_tokens)
+            return (
+                not_for(caller, model.full_name)
+                or unsupported_by(*of)
+                or unbounded_by(*of, price(model), model.context_tokens)
+            )
 
         wanted = replace(asked(request, output, now), task=prepared.task)
         choice = self._router().choose(wanted, Conditions(bound, self._standings(), refusal))

@@ -17,6 +17,7 @@ from core.topics import REQUESTS, RESPONSES
 from schemas.cloudevents import headers, trace_of
 from schemas.codec import Event, Undecodable
 from schemas.events import LlmRequest
+from schemas.signing import signed_headers
 
 
 class Exchange:
@@ -25,6 +26,7 @@ class Exchange:
     def __init__(self, settings: Settings) -> None:
         kafka.need_topics(settings, [REQUESTS])
         self.codec = open_codec(settings)
+        self._api_key = _api_key(settings)
         self._topic = REQUESTS.on(settings.topic_prefix)
         self._answers = kafka.reader(settings, RESPONSES, from_beginning=False)
         self._records = kafka.records(self._answers)
@@ -40,11 +42,11 @@ class Exchange:
     def send(self, request: LlmRequest) -> None:
         """Publish one request."""
         request_id = request["request_id"]
-        trace = trace_of([], request_id)
-        self.send_bytes(
-            request_id.encode(), self.codec.encode("LlmRequest", request),
-            headers("LlmRequest", request_id, "send", request["created_at"], trace),
-        )  # fmt: skip
+        value = self.codec.encode("LlmRequest", request)
+        told = headers("LlmRequest", request_id, "send", request["created_at"], trace_of([], request_id))
+        if self._api_key is not None:
+            told += signed_headers(self._api_key, value, int(time.time()))
+        self.send_bytes(request_id.encode(), value, told)
 
     def send_bytes(
         self, key: bytes | None, value: bytes | None, with_headers: Sequence[tuple[str, bytes | None]]
@@ -89,3 +91,12 @@ class Exchange:
     def _delivered(self, error: Any, _: Any) -> None:
         if error is not None:
             self._undelivered.append(error.str())
+
+
+def _api_key(settings: Settings) -> str | None:
+    key = settings.api_key.get_secret_value() if settings.api_key is not None else None
+    if key is not None and not (key.isascii() and "." in key):
+        raise CommandError(
+            "MILLSTREAM_API_KEY is no key of Millstream's; give it whole, as `millstream keys issue` printed it."
+        )
+    return key

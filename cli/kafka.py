@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from cli.errors import CommandError
 from config.kafka import librdkafka
 from config.settings import Settings
-from core.topics import Topic
+from core.topics import REQUESTS, Topic
 
 REACH_SECONDS = 5.0
 QUIET = logging.getLogger("millstream.librdkafka")
@@ -65,12 +65,15 @@ def need_topics(settings: Settings, topics: list[Topic]) -> None:
 def create_topics(settings: Settings, topics: tuple[Topic, ...]) -> list[str]:
     """Create the topics that are missing; their names."""
     client, present = admin(settings)
+    signed = settings.trust == "signed"
     wanted = [
         NewTopic(
             name, settings.topic_partitions, settings.topic_replication,
             config={
                 "retention.ms": str(topic.keep_ms),
                 "max.message.bytes": str(settings.max_record_bytes),
+                # A signature is judged by this time, however long its record has waited in the log.
+                **({"message.timestamp.type": "LogAppendTime"} if signed and topic is REQUESTS else {}),
             },
         )
         for topic in topics

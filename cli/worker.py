@@ -14,6 +14,7 @@ from cli.errors import CommandError
 from cli.stackfile import stack_settings
 from config.credentials import check_keys, stored_credentials
 from config.database import open_database
+from config.issued_keys import issued_keys
 from config.key_encryption import encryption_keys
 from config.registry import lanes
 from config.registry_entries import RegistryInvalid
@@ -66,7 +67,8 @@ def _need_database(settings: Settings) -> Registry:
     engine = open_database(settings.database_url)
     try:
         registry = read_registry(engine, settings)
-        check_keys(stored_credentials(engine), encryption_keys(settings.key_encryption))
+        kept = [*stored_credentials(engine), *(issued_keys(engine) if settings.trust == "signed" else ())]
+        check_keys(kept, encryption_keys(settings.key_encryption))
         return registry
     except SQLAlchemyError as error:
         raise CommandError(

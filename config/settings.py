@@ -82,7 +82,13 @@ class Settings(KafkaSettings, BaseSettings):
     max_request_bytes: Count = 1_000_000
     default_max_output_tokens: Count = 4_096
 
-    #: Topics that requests may name for a copy of their answer, as shell patterns of names on the broker; none by default.
+    #: Whether requests say by themselves whom they are for (`topic`: whoever may write the topic is trusted), or are signed.
+    trust: Literal["topic", "signed"] = "topic"
+    #: The key that this process signs its own requests with, as `millstream keys issue` printed it.
+    api_key: SecretStr | None = None
+
+    #: Topics that requests may name for a copy of their answer, as shell patterns of names on the broker; `{tenant}` stands
+    #: for the request's own; none by default.
     reply_topics: list[str] = []
 
     #: Provider calls that one lane has under way at once, and records it holds, those waiting for a retry included.

@@ -189,7 +189,7 @@ def refusal(request: LlmRequest, outcome: Outcome, failure: Error | None, finish
 
 
 def undecodable(request_id: str, failure: Error, at: int) -> LlmResponse:
-    """The answer to a record that is no request but whose key names one; whose it was is not known."""
+    """The answer to a record that names a request and is none, or is not believed; whose it was is not known."""
     nobody = dict.fromkeys(WHO) | {"tenant": "default", "tags": {}}
     request = {"request_id": request_id, "model": None, "created_at": at, **nobody}
     return refusal(cast(LlmRequest, request), "refused", failure, at)

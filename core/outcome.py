@@ -12,7 +12,10 @@ Headers = list[tuple[str, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A Kafka record as a stage gets it; `timestamp_us` is the record's own time in microseconds since 1970."""
+    """A Kafka record as a stage gets it; `timestamp_us` is the record's own time in microseconds since 1970.
+
+    `by_broker` says that the broker gave it this time when it took it, and not its producer.
+    """
 
     topic: str
     partition: int
@@ -21,6 +24,7 @@ class Record:
     value: bytes | None
     headers: Headers
     timestamp_us: int
+    by_broker: bool = False
 
 
 @dataclass(frozen=True, slots=True)

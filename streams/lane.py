@@ -10,6 +10,8 @@ from typing import Any
 from core.outcome import Drop, Fail, Outcome, Record, Reject
 
 LOG = logging.getLogger(__name__)
+#: The timestamp type of a record that has the broker's time (https://kafka.apache.org/documentation/#recordbatch).
+LOG_APPEND_TIME = 1
 
 Handler = Callable[[Record], Awaitable[Outcome]]
 Publish = Callable[[Record, Outcome], Awaitable[None]]
@@ -62,7 +64,7 @@ class Lane:
         try:
             record = Record(
                 message.topic, message.partition, message.offset, message.key, message.value,
-                list(message.headers or ()), int(message.timestamp * 1_000_000),
+                list(message.headers or ()), int(message.timestamp * 1_000_000), message.timestamp_type == LOG_APPEND_TIME,
             )  # fmt: skip
             outcome = await self._outcome(record)
             if isinstance(outcome, Fail):

@@ -8,12 +8,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from agents.callers import AsTheySay, Callers, SignedCallers
 from agents.cancel import Cancellations
 from agents.outgoing import Clock
 from agents.signals import Signals
 from agents.standings import Standings
 from config.credentials import stored_credentials
 from config.database import open_database
+from config.issued_keys import issued_keys
 from config.key_encryption import encryption_keys
 from config.keyring import Keyring
 from config.settings import Settings
@@ -41,6 +43,7 @@ class Tools:
     signals: Signals
     standings: Standings
     reply_topics: ReplyTopics
+    callers: Callers
     cancellations: Cancellations
     at_exit: AsyncExitStack
 
@@ -65,11 +68,15 @@ def open_tools(settings: Settings, codec: Codec, refused: Callable[[Sequence[str
         window_us=int(settings.breaker_window_seconds * 1_000_000),
         open_us=int(settings.breaker_open_seconds * 1_000_000),
     )
-    keyring, signals = Keyring(encryption_keys(settings.key_encryption)), Signals(owner, now_us, rule)
+    encryption = encryption_keys(settings.key_encryption)
+    keyring, signals = Keyring(encryption), Signals(owner, now_us, rule)
+    signed = SignedCallers(encryption, now_us) if settings.trust == "signed" else None
 
     def read() -> Registry:
         registry = read_registry(engine, settings)
         keyring.load(stored_credentials(engine))
+        if signed is not None:
+            signed.load(issued_keys(engine))
         return registry
 
     tools = Tools(
@@ -78,7 +85,7 @@ def open_tools(settings: Settings, codec: Codec, refused: Callable[[Sequence[str
         Standings(
             transactions, signals, now_us, lambda heard: metrics.routing.standings_heard(heard, signals.states())
         ),
-        ReplyTopics(settings), Cancellations(), AsyncExitStack(),
+        ReplyTopics(settings), signed or AsTheySay(), Cancellations(), AsyncExitStack(),
     )  # fmt: skip
     tools.at_exit.push_async_callback(tools.snapshot.close)
     tools.at_exit.push_async_callback(tools.reply_topics.close)
