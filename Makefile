@@ -1,4 +1,4 @@
-.PHONY: demo test lint bench bench-analytics bench-peers bench-routing bench-scaling soak generate dashboards lock clean
+.PHONY: demo test lint bench bench-analytics bench-cache bench-limits bench-peers bench-routing bench-scaling soak generate dashboards lock clean
 
 PYTHON ?= python3
 SOAK_MINUTES ?= 30
@@ -37,6 +37,12 @@ bench-peers: .venv/ready
 	@benchmarks/peers/install
 	@$(BIN)/python -m benchmarks.peers
 	@.millstream/peers/bin/python benchmarks/plots.py
+
+bench-cache: .venv/ready
+	@$(BIN)/python -m benchmarks.cache
+
+bench-limits: .venv/ready
+	@$(BIN)/python -m benchmarks.limits
 
 bench-routing: .venv/ready
 	@$(BIN)/python -m benchmarks.routing

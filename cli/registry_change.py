@@ -128,15 +128,17 @@ def as_data(differences: Sequence[Difference]) -> list[dict[str, Any]]:
     return [{"action": d.action, "subject": d.subject, "before": d.before, "after": d.after} for d in differences]
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], wide: str, empty: str = "") -> None:
-    """A table on standard output whose `wide` column takes the room that is left, or the sentence for one without rows."""
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], wide: str | tuple[str, ...], empty: str = ""
+) -> None:
+    """A table on standard output whose `wide` columns take the room that is left, or the sentence for one without rows."""
     console = Console(highlight=False)
     if not rows:
         console.print(Text(empty))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column != wide)
+        table.add_column(column, overflow="fold", no_wrap=column not in ((wide,) if isinstance(wide, str) else wide))
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
     console.print(table)

@@ -123,7 +123,7 @@ def _list(settings: Settings, as_json: bool) -> int:
         return 0
     rows = [(r.name, r.plan, r.task, _targets_of(r), ", ".join(_unusual(r))) for r in routes]
     columns = ("route", "plan", "task", "targets", "terms")
-    print_table(columns, rows, "targets", "There is no route; requests have to name a model.")
+    print_table(columns, rows, ("targets", "terms"), "There is no route; requests have to name a model.")
     if rows and not contents.routes:
         print("\nThese are the default routes; they hold until one is registered.")
     return 0

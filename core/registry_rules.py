@@ -50,7 +50,7 @@ def check(registry: Registry, kinds: Collection[str]) -> Findings:
         if len(lost) == len(route.targets):
             problems.append(f"Route {route.name} has no model left to send to: {_listed(lost)}; name an enabled one.")
         else:
-            warnings.append(f"Route {route.name} leaves out {_listed(lost)}.")
+            warnings.append(f"Route {route.name} goes past some of its targets: {_listed(lost)}.")
     warnings += _of_hedges(registry.routes, usable)
     problems += _of_shares(registry.routes)
     return Findings(tuple(problems), tuple(warnings))

@@ -115,7 +115,7 @@ def test_a_route_may_lose_targets_but_not_all() -> None:
     disabled = replace(GOOD, routes=(route,), models=(replace(GPT, enabled=False), CLAUDE))
     found = check(disabled, PROVIDER_NAMES)
     assert not found.problems
-    assert found.warnings == ("Route r leaves out fast is disabled, openai/nothing is unknown.",)
+    assert found.warnings == ("Route r goes past some of its targets: fast is disabled, openai/nothing is unknown.",)
     off = replace(
         disabled, providers={**GOOD.providers, "anthropic": Provider("anthropic", "anthropic", enabled=False)}
     )
@@ -196,7 +196,9 @@ def test_a_route_may_name_a_model_that_only_a_pattern_knows() -> None:
     registry = complete(Contents(routes={"r": Route("r", targets)}), environment, NOW)
     found = {model.full_name for model in registry.models}
     assert {"openai-compatible/llama", "openai/gpt-4o-2024-08-06"} <= found
-    assert check(registry, PROVIDER_NAMES).warnings == ("Route r leaves out openai/nobody is unknown.",)
+    assert check(registry, PROVIDER_NAMES).warnings == (
+        "Route r goes past some of its targets: openai/nobody is unknown.",
+    )
 
 
 FULL = Contents(
