@@ -15,6 +15,11 @@ from schemas.signing import KEY_ID, SIGNATURE, SIGNED_AT, signature
 
 #: How far the time of a signature may be from the time at which its record is judged.
 WINDOW_SECONDS = 300
+#: Codes of answers to what is not believed; the ledger knows nothing of these.
+NOT_KEPT = (
+    "caller_not_signed", "caller_unknown_key", "caller_key_revoked", "caller_bad_signature", "caller_key_expired",
+    "caller_signature_untimely", "caller_identity_mismatch", "pipeline_internal",
+)  # fmt: skip
 #: The tenant of a request that names none, as the schema has it.
 NO_TENANT = "default"
 _FORMS = {KEY_ID: rb"[0-9A-Za-z._-]{1,40}", SIGNED_AT: rb"[0-9]{1,12}", SIGNATURE: rb"[0-9a-f]{64}"}

@@ -12,12 +12,13 @@ from core.admission import UUID
 from core.pricing import TOKEN_CLASSES
 from core.reconcile import Amounts, Book
 from core.topics import DEAD_LETTERS, REQUESTS, RESPONSES, USAGE
+from core.trust import NOT_KEPT
 from schemas.codec import Codec, Event, Undecodable
 from sinks.dead_letters import STAGE as SINK_STAGE
 from sinks.rows import FACTS, values_of
 
 #: Codes of answers that a request id can get beside its own.
-BESIDE = ("caller_request_id_reused", "caller_undecodable")
+BESIDE = ("caller_request_id_reused", "caller_undecodable", *NOT_KEPT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,14 @@ import pytest
 from sqlalchemy import Engine
 
 from cli.main import main
+from config import limits
 from config.credentials import Credential, open_key, stored
 from config.database import create_tables, open_database, reading
+from config.issued_keys import issued_keys, open_signing_key
 from config.key_encryption import encryption_keys, new_local_key
 from config.settings import settings
 from local.processes import wait_until
+from schemas.signing import signing_key
 
 SECRET = "sk-planted-0123456789-abcd"
 
@@ -203,3 +206,54 @@ def test_without_an_encryption_key_nothing_is_stored(deployment: Deployment, mon
     said = deployment.keys("add", "--provider", "openai", given=SECRET, code=2)
     assert "MILLSTREAM_KEY_ENCRYPTION is not set" in said
     assert "millstream keys new-encryption-key" in said
+
+
+def test_an_api_key_is_issued_shown_once_and_revoked(deployment: Deployment) -> None:
+    """Its text is on a line of its own, no list repeats it, it signs what it was issued for, and its id revokes it and no other."""
+    assert "No such API key was issued" in deployment.keys("issued")
+    said = deployment.keys(
+        "issue", "--tenant", "acme", "--user", "ana", "--limit-usd-per-day", "0.5", "--models", "google/*", "--models",
+        "openai/gpt-5", "--expires", "30d", "--label", "for tests",
+    )  # fmt: skip
+    text, about = said.splitlines()[:2]
+    [one] = issued_keys(deployment.engine)
+    key_id, _, secret = text.partition(".")
+    assert (key_id, one.tenant, one.user, one.models) == (one.key_id, "acme", "ana", ("google/*", "openai/gpt-5"))
+    assert about == f"This is API key {key_id} of tenant acme; it cannot be shown again."
+    assert one.expires_at == one.created_at + 30 * 86_400_000_000
+    assert open_signing_key(encryption_keys(f"file:{deployment.file}"), one) == signing_key(secret)
+    with reading(deployment.engine) as db:
+        assert [(limit.account, limit.subject, limit.most) for limit in limits.read(db).limits] == [
+            (f"/acme/key:{key_id}", "usd per day", 500_000_000)
+        ]
+    deployment.keys("issue", "--tenant", "globex")
+    shown = deployment.keys("issued", "--all")
+    assert shown.count("good") == 2
+    assert secret not in shown
+    assert "globex" not in deployment.keys("issued", "--tenant", "acme")
+    assert deployment.keys("rotate").startswith("2 keys are encrypted")
+    assert deployment.keys("revoke", key_id).startswith(f"Revoked API key {key_id} of tenant acme.")
+    assert key_id not in deployment.keys("issued")
+    assert "revoked" in deployment.keys("issued", "--all", "--tenant", "acme")
+    assert "is revoked already" in deployment.keys("revoke", key_id, code=2)
+    assert "No keys are stored" in deployment.keys("list", "--all")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--tenant"),
+        (("--tenant", ""), "--tenant has 0 characters"),
+        (("--tenant", "a" * 257), "--tenant has 257 characters"),
+        (("--tenant", "acme", "--user", "a\x00"), "--user has 2 characters; give 1 to 256, none of them NUL."),
+        (("--tenant", "acme", "--limit-usd-per-day", "0"), "'0' is no amount of USD"),
+        (("--tenant", "acme", "--limit-usd-per-day", "nan"), "'nan' is no amount of USD"),
+        (("--tenant", "acme", "--limit-usd-per-day", "1e-10"), "'1e-10' is no amount of USD"),
+        (("--tenant", "acme", "--expires", "30"), "'30' is no length of time"),
+        (("--tenant", "acme", "--models", "gpt-5"), "'gpt-5' is no pattern of provider/model"),
+    ],
+)
+def test_an_api_key_that_cannot_be_is_refused(deployment: Deployment, arguments: tuple[str, ...], words: str) -> None:
+    """A sentence names the value, and nothing is stored."""
+    assert words in deployment.keys("issue", *arguments, code=2)
+    assert issued_keys(deployment.engine) == []

@@ -10,10 +10,12 @@ import sys
 import urllib.request
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import update
 
 from cli.running import Running, running
@@ -26,6 +28,7 @@ from core.topics import all_topics
 from local.simulator.directives import FAULTS
 from schemas.codec import Codec
 from schemas.events import LlmRequest
+from schemas.signing import KEY_ID, signing_key
 from sinks.query import Store
 from tests.conftest import QUICK
 from tests.stack.asking import all_usages, ask, eventually, log, told
@@ -97,6 +100,13 @@ def store_all(run: Running) -> tuple[dict[tuple[str, str | None], Credential], s
     return held, said
 
 
+def secrets_of(api_key: str) -> list[bytes]:
+    """What nobody may find of an issued key: its secret, and what that signs with, as bytes and in hex."""
+    secret = api_key.partition(".")[2]
+    signs = signing_key(secret)
+    return [secret.encode(), signs, signs.hex().encode()]
+
+
 def made_with(run: Running, requests: list[LlmRequest]) -> dict[tuple[str, str], set[tuple[str | None, str]]]:
     """With which keys the calls of these requests were made and whose they were, by provider and tenant, once all are answered."""
     assert len(ask(run, requests, 200)) == len(requests)
@@ -147,6 +157,10 @@ def test_planted_keys_stay_where_they_were_put(pipeline: Running) -> None:
     )
     assert taken, "The workers never took the stored keys."
     assert made_with(pipeline, [one for name, tenant in own for one in failing(name, tenant)]) == own
+    api_key = keys(pipeline, "issue", "--tenant", "acme").split()[0]
+    said += keys(pipeline, "issued")
+    signing = replace(pipeline, settings=pipeline.settings.model_copy(update={"api_key": SecretStr(api_key)}))
+    assert len(ask(signing, failing("openai", "acme"), 200)) == len(failing("openai", "acme"))
     changed, refused = (told("Hi.", f"openai/{MODELS['openai']}", tenant=tenant) for tenant in (MOVED_TO, "refused"))
     answers = ask(pipeline, [changed, refused])
     assert "its row was changed" in answers[changed["request_id"]]["error"]["message"]
@@ -156,11 +170,13 @@ def test_planted_keys_stay_where_they_were_put(pipeline: Running) -> None:
         assert places[place], place
     seen = [place for place, text in places.items() if CANARY.encode() in text]
     assert "topic llm.requests.v1" in seen, "the search does not see what is there"
+    assert KEY_ID.encode() in places["topic llm.requests.v1"], "no request was signed"
     assert any(place.startswith("ClickHouse") for place in seen), "the search does not see what is there"
     line = base64.b64encode(KEY_ENCRYPTION_KEY)
     for secret in (
         KEY_ENCRYPTION_KEY,
         line,
+        *secrets_of(api_key),
         *(key.encode() for key in (*SETTINGS.values(), *STORED.values(), REPEATED)),
     ):
         assert [place for place, text in places.items() if secret in text] == [], secret
