@@ -215,6 +215,7 @@ def _used(attempts: list[Row[Any]], asking: Asking, limit: Limit) -> int:
         model = asking.models[min(attempt.candidate, len(asking.models) - 1)]
         if not attempt.settled or (limit.model is not None and not fnmatchcase(model, limit.model)):
             continue
-        amount = {"usd": attempt.cost_nano, "tokens": attempt.tokens}.get(limit.meter, 0)
+        money = attempt.cost_nano if attempt.charged_nano is None else attempt.charged_nano
+        amount = {"usd": money, "tokens": attempt.tokens}.get(limit.meter, 0)
         used += amount if amount is not None else asking.amounts.of(limit.meter) or 0
     return used

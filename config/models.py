@@ -31,7 +31,8 @@ REQUESTS = Table(
     Index("requests_done_at", "done_at"),
 )
 
-#: One row a provider call; `ended_at` is null while it is open. `usage` holds the packed usage event.
+#: One row a provider call; `ended_at` is null while it is open. `usage` holds the packed usage event. Once it is settled,
+#: `charged_nano` is what counts against limits of money: its cost, or its bound where nobody knows that.
 ATTEMPTS = Table(
     "attempts",
     METADATA,
@@ -46,6 +47,7 @@ ATTEMPTS = Table(
     Column("cost_nano", BigInteger),
     Column("cost_status", String(16)),
     Column("tokens", BigInteger),
+    Column("charged_nano", BigInteger),
     Column("settled", Boolean, nullable=False, default=False),
     Column("candidate", Integer, nullable=False, default=0, server_default="0"),
 )

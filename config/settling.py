@@ -68,7 +68,9 @@ def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
             results.append(True)
     if not settled:
         return results
-    db.execute(_SETTLE, [{"of": r, "nr": n, "tokens": entry.tokens} for (r, n), entry in settled.items()])
+    db.execute(_SETTLE, [
+        {"of": r, "nr": n, "tokens": entry.tokens, "charged_nano": _charged(entry)} for (r, n), entry in settled.items()
+    ])  # fmt: skip
     moves: dict[tuple[str, str], tuple[int, int, int]] = defaultdict(lambda: (0, 0, 0))
     for entry in settled.values():
         request = requests[entry.request_id]
@@ -91,11 +93,17 @@ def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
     return results
 
 
+def _charged(entry: Settlement) -> int:
+    return entry.bound_nano if entry.cost_nano is None else entry.cost_nano
+
+
 def _spent(entry: Settlement, request: Row[Any]) -> counting.Spent:
-    nano = entry.bound_nano if entry.cost_nano is None else entry.cost_nano
     bound = limits.unpacked_asking(request.asking).amounts.tokens
     return counting.Spent(
-        counting.unpacked(request.charges), entry.model, nano, bound if entry.tokens is None else entry.tokens
+        counting.unpacked(request.charges),
+        entry.model,
+        _charged(entry),
+        bound if entry.tokens is None else entry.tokens,
     )
 
 

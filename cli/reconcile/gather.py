@@ -10,6 +10,7 @@ from cli.reconcile.answers import answer_lines
 from cli.reconcile.bodies import body_lines
 from cli.reconcile.entries import BodyEntry
 from cli.reconcile.ledger import ledger_lines
+from cli.reconcile.limits import limit_lines
 from cli.reconcile.provider import provider_account, provider_lines
 from cli.reconcile.rollups import rollup_lines
 from cli.reconcile.store import fact_lines
@@ -61,6 +62,7 @@ def reconcile(
         progress("Reading the ledger ...")
         with reading(engine) as db:
             lines += ledger_lines(told, marks, db, clock(), settings.ledger_keep_days)
+            lines += limit_lines(told, marks, db, clock(), settings.ledger_keep_days)
         lines += fact_lines(store, settings, told, marks, progress)
         lines += body_lines(store, settings, bodies, told, marks, progress)
         lines += rollup_lines(store, since_us, progress)

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, select
 
 from config import ledger, limits, settling, upkeep
 from config.database import reading
+from config.limit_audit import counted
 from config.limit_models import COUNTERS, LIMIT_ALERTS
 from config.models import ACCOUNTS, ATTEMPTS, REQUESTS
 from core.accounts import path_of
@@ -294,6 +295,41 @@ def test_a_change_waits_for_admissions_and_they_for_it(book: Book) -> None:
     thread.join()
     assert admitted[0] > 0
     assert book.counts()["/acme", "requests per day"] == (admitted[0], 0)
+
+
+def test_the_audit_names_a_counter_that_says_otherwise(book: Book) -> None:
+    """What is used and held agrees with calls and open requests until a counter, or what a request holds, is changed by hand."""
+    book.put(
+        Limit("/acme", "usd", "day", 1_000), Limit("/acme", "requests", "day", 9), Limit("/", "concurrent", None, 9)
+    )
+    through, _ = book.admit()
+    book.start(through)
+    book.end(through, 1, None)
+    book.settle(through, 1, None, tokens=None, bound=70)
+    book.admit()
+
+    def differing() -> list[tuple[str, int | None, int | None]]:
+        with reading(book.engine) as db:
+            found = counted(db, NOW, 8)
+        assert len(found) == 3
+        return [
+            (one.limit.subject, one.used, one.reserved)
+            for one in found
+            if (one.used, one.reserved) != (one.used_by_calls, one.held_by_requests)
+        ]
+
+    assert book.counts()["/acme", "usd per day"] == (70, 100)
+    assert differing() == []
+    # Counted anew, a call whose cost nobody knows counts with its own bound, as it did when it was settled.
+    book.put(remove=[Limit("/acme", "usd", "day", 1_000)])
+    book.put(Limit("/acme", "usd", "day", 1_000))
+    assert book.counts()["/acme", "usd per day"] == (70, 100)
+    assert differing() == []
+    with book.engine.begin() as db:
+        db.execute(COUNTERS.update().where(COUNTERS.c.subject == "usd per day").values(used=71))
+        db.execute(COUNTERS.delete().where(COUNTERS.c.subject == "requests per day"))
+        db.execute(COUNTERS.update().where(COUNTERS.c.subject == "concurrent").values(reserved=2))
+    assert differing() == [("concurrent", 0, 2), ("requests per day", None, None), ("usd per day", 71, 100)]
 
 
 def test_no_race_overspends_a_budget_and_none_leaves_a_rest(book: Book) -> None:

@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import select
 
 from config import ledger, limits, settling, upkeep
-from config.database import create_tables, open_database
+from config.database import create_tables, open_database, reading
+from config.limit_audit import counted
 from config.limit_models import COUNTERS
 from core.accounts import path_of
 from core.attempts import Begin, OverLimit
@@ -237,6 +238,15 @@ class LimitsMachine(RuleBasedStateMachine):
                 used, reserved = self.level(limit, account, self.now)
                 assert sum(row.used for row in cells) == used, count
                 assert limit.meter == "tokens" or sum(row.reserved for row in cells) == reserved, count
+
+    @invariant()
+    def the_audit_agrees(self) -> None:
+        """Every counter, also of the past, says what the ledger's calls and open requests add up to."""
+        with reading(self.engine) as db:
+            found = counted(db, self.now, 100)
+        assert [(one.used, one.reserved) for one in found] == [
+            (one.used_by_calls, one.held_by_requests) for one in found
+        ]
 
 
 TestLimits = LimitsMachine.TestCase
