@@ -7,7 +7,7 @@ each other, and decided on request by request: a limit is exact however many wor
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -88,25 +88,30 @@ def merged(charges: Sequence[Charge], more: Sequence[Charge]) -> list[Charge]:
 
 
 def reserve(
-    db: Connection, limits: Limits, asked: Sequence[tuple[Asking, int]], meters: Collection[Meter] | None = None
-) -> list[list[Charge] | Refusal]:
+    db: Connection, limits: Limits, asked: Sequence[tuple[Asking, int]], meters: Collection[Meter] | None = None,
+    admits: Callable[[int], bool] | None = None,
+) -> list[list[Charge] | Refusal]:  # fmt: skip
     """Hold what requests may use, each asking at its time, as far as every hard limit allows; its charges, or why it does not fit.
 
-    A request that does not fit takes nothing. `meters` leaves out all limits but those on them.
+    A request that does not fit takes nothing. `meters` leaves out all limits but those on them. `admits` is asked about each
+    request that fits, by its place; one that it turns down takes nothing either and has no charges.
     """
     counts = [
         [count for count in limits.counts(asking, now) if meters is None or count.limit.meter in meters]
         for asking, now in asked
     ]
     touched = {(*count.key, count.begins): count for found in counts for count in found}
-    if not touched:
+    if not touched and admits is None:
         return [[] for _ in asked]
     cells = _locked(db, touched.values())
     results: list[list[Charge] | Refusal] = []
     moves = _Moves()
-    for (asking, now), found in zip(asked, counts, strict=True):
+    for place, ((asking, now), found) in enumerate(zip(asked, counts, strict=True)):
         if no := refusal(found, cells, asking.amounts, now):
             results.append(no)
+            continue
+        if admits is not None and not admits(place):
+            results.append([])
             continue
         charges = [_charge(count, asking.amounts) for count in found]
         for charge in charges:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
-from config import answers, counting, limits
+from config import answers, counting, energy, energy_prices, limits
 from config.counting import Charge
 from config.ledger_rows import THIS_ATTEMPT, attempts_of, in_turn, month_of, move, release, requests_of
 from config.limits import packed_asking, unpacked_asking
@@ -35,8 +35,12 @@ from core.attempts import (
     hedge_step,
     next_step,
 )
+from core.energy import Short
 from core.limits import Amounts, Asking, Meter, Refusal, UnknownAccount
 from schemas.events import CostStatus
+
+#: Why a request is refused: a limit has no room, no limit names its account, its user has too little energy.
+NotAdmitted = Refusal | UnknownAccount | Short
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,9 @@ class Admitted:
     """What the ledger says of an admission.
 
     `new`: it stands now. `same`: the id was known with this body, `answer` being its packed answer if there is one. `other`:
-    the id was known with another body, nothing changed. `refused`: it is not known and does not fit into a limit, or no limit names its accounts, for the
-    reason in `refusal`; nothing changed. `admitted_at`, `reserved_nano` and `plan` are those of the first
+    the id was known with another body, nothing changed. `refused`: it is not known and does not fit into a limit, or no limit
+    names its accounts, or it costs more energy than its user has left, for the reason in `refusal`; nothing changed.
+    `admitted_at`, `reserved_nano` and `plan` are those of the first
     admission.
     """
 
@@ -74,7 +79,15 @@ class Admitted:
     reserved_nano: int
     answer: bytes | None
     plan: bytes | None = None
-    refusal: Refusal | UnknownAccount | None = None
+    refusal: NotAdmitted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a new request holds of its limits, and the packed hold of its user's energy."""
+
+    charges: Sequence[Charge] = ()
+    energy: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +179,8 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
                 Admitted(kind, earlier["admitted_at"], earlier["reserved_nano"], earlier["answer"], earlier["plan"])
             )
             continue
-        verdict = verdicts.get(entry.request_id, ())
-        if isinstance(verdict, Refusal | UnknownAccount):
+        verdict = verdicts.get(entry.request_id, _Taken())
+        if not isinstance(verdict, _Taken):
             results.append(Admitted("refused", entry.now, 0, None, refusal=verdict))
             continue
         reserve = entry.reserve_nano if entry.answer is None else 0
@@ -176,7 +189,8 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
             "window": month_of(entry.now), "reserved_nano": reserve, "admitted_at": entry.now,
             "answer": entry.answer, "done_at": entry.now if entry.answer is not None else None, "candidate": 0,
             "plan": entry.plan, "asking": packed_asking(entry.asking) if entry.asking is not None else None,
-            "charges": counting.packed(verdict), "expires_at": entry.expires_at if entry.answer is None else None,
+            "charges": counting.packed(verdict.charges), "energy": verdict.energy,
+            "expires_at": entry.expires_at if entry.answer is None else None,
         }  # fmt: skip
         held[entry.account, month_of(entry.now)] += reserve
         results.append(Admitted("new", entry.now, reserve, entry.answer, entry.plan))
@@ -186,8 +200,8 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
     return results
 
 
-def _verdicts(db: Connection, entries: Sequence[Admission]) -> dict[str, list[Charge] | Refusal | UnknownAccount]:
-    """What new requests hold of their limits, or why they are refused; an id counts once."""
+def _verdicts(db: Connection, entries: Sequence[Admission]) -> dict[str, _Taken | NotAdmitted]:
+    """What new requests hold of their limits and of energy, both or nothing, or why they are refused; an id counts once."""
     new = {entry.request_id: entry for entry in reversed(entries)}
     judged = [e for e in reversed(new.values()) if e.known or (e.asking is not None and e.answer is None)]
     if not judged:
@@ -199,8 +213,20 @@ def _verdicts(db: Connection, entries: Sequence[Admission]) -> dict[str, list[Ch
         for e in judged
         if e.request_id not in unknown and e.asking is not None and e.answer is None
     ]
-    found = counting.reserve(db, holding, [(asking, now) for _, asking, now in asked])
-    return {**unknown, **dict(zip((request_id for request_id, _, _ in asked), found, strict=True))}
+    till = energy.till(db, energy_prices.current(db, holding.version), asked)
+    admits = None if till is None else (lambda place: till.take(asked[place][0]))
+    found = counting.reserve(db, holding, [(asking, now) for _, asking, now in asked], admits=admits)
+    verdicts: dict[str, _Taken | NotAdmitted] = {**unknown}
+    for (one, _, _), verdict in zip(asked, found, strict=True):
+        if isinstance(verdict, Refusal):
+            verdicts[one] = verdict
+        elif till is not None and one in till.shorts:
+            verdicts[one] = till.shorts[one]
+        else:
+            verdicts[one] = _Taken(verdict, None if till is None else till.held(one))
+    if till is not None:
+        till.close()
+    return verdicts
 
 
 def known(db: Connection, ids: Sequence[str]) -> list[bool]:
@@ -229,7 +255,7 @@ def _start(db: Connection, entries: Sequence[Start]) -> list[Started]:
         rows = attempts[entry.request_id]
         step = _step(entry, request, rows, alive - {entry.owner})
         if isinstance(step, Begin):
-            step = _hold_more(db, request, rows, step)
+            step = _hold_more(db, request, rows, step, entry.now)
         if isinstance(step, Begin):
             begun.append({
                 "request_id": entry.request_id, "number": step.number, "reason": step.reason, "owner": entry.owner,
@@ -241,10 +267,10 @@ def _start(db: Connection, entries: Sequence[Start]) -> list[Started]:
     return results
 
 
-def _hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step: Begin) -> Step:
+def _hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step: Begin, now: int) -> Step:
     """Hold what a further call can cost beside those whose cost is not settled; the step that follows.
 
-    The first call has what was reserved with the admission, as long as that has not expired.
+    The first call has what was reserved with the admission, as long as that has not expired; `now` is when it is to begin.
     """
     unsettled = [row for row in rows if not row.settled and row.cost_status != "not_charged"]
     if request.asking is None or not (unsettled or request.expired_at):
@@ -258,16 +284,23 @@ def _hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step
     )
     asked = replace(asking, amounts=more), request.admitted_at
     meters = (*_MONEY_AND_TOKENS, *(_PLACES if request.expired_at else ()))
-    verdict = counting.reserve(db, limits.current(db), [asked], meters)[0]
+    till, one = energy.till_again(db, request, now), request.request_id
+    admits = None if till is None else (lambda _: till.take(one))
+    verdict = counting.reserve(db, limits.current(db), [asked], meters, admits)[0]
     if isinstance(verdict, Refusal):
         return Left() if step.reason == "hedge" else OverLimit(verdict.error)
-    _keep_held(db, request, counting.merged(charges, verdict), max(0, nano - request.reserved_nano))
+    if till is not None and one in till.shorts:
+        return OverLimit(till.shorts[one].error)
+    if till is not None:
+        till.close()
+    taken = _Taken(counting.merged(charges, verdict), request.energy if till is None else till.held(one))
+    _keep_held(db, request, taken, max(0, nano - request.reserved_nano))
     return step
 
 
-def _keep_held(db: Connection, request: Row[Any], charges: Sequence[Charge], more_nano: int) -> None:
+def _keep_held(db: Connection, request: Row[Any], taken: _Taken, more_nano: int) -> None:
     row = {
-        "of": request.request_id, "charges": counting.packed(charges), "expired_at": None,
+        "of": request.request_id, "charges": counting.packed(taken.charges), "energy": taken.energy, "expired_at": None,
         "reserved_nano": request.reserved_nano + more_nano,
     }  # fmt: skip
     db.execute(_HOLD, [row])
@@ -290,6 +323,7 @@ def _end(db: Connection, entries: Sequence[End]) -> list[Ending]:
     ended: list[dict[str, Any]] = []
     done: list[dict[str, Any]] = []
     moved: list[dict[str, Any]] = []
+    over: list[tuple[Row[Any], int | None, int]] = []
     for entry in entries:
         request, rows = requests.get(entry.request_id), attempts[entry.request_id]
         came_to: Ending = "refused" if request is None else _ending(entry, request, rows)
@@ -308,6 +342,7 @@ def _end(db: Connection, entries: Sequence[End]) -> list[Ending]:
             continue
         if entry.answer is not None:
             done.append({"of": entry.request_id, "answer": entry.answer, "done_at": entry.now, "expires_at": None})
+            over.append((requests[entry.request_id], _answered_by(entry, rows), entry.now))
         if entry.move_to is not None:
             moved.append({"of": entry.request_id, "candidate": entry.move_to})
     if ended:
@@ -318,6 +353,7 @@ def _end(db: Connection, entries: Sequence[End]) -> list[Ending]:
     answers.keep(db, [e.cached for e in recorded if e.cached is not None])
     if done:
         db.execute(_ANSWER, done)
+        energy.settle(db, over)
         held = [charge for d in done for charge in counting.unpacked(requests[d["of"]].charges)]
         counting.release(db, held, _PLACES)
         # No settlement follows that would free what is held for these.
@@ -393,6 +429,14 @@ def _ending(entry: End, request: Row[Any], rows: list[Row[Any]]) -> Ending:
     came_to = ending(done=done, completed=completed, others=others, counted=entry.counted)
     moves_back = entry.move_to is not None and entry.move_to <= request.candidate
     return "refused" if came_to == "recorded" and moves_back else came_to
+
+
+def _answered_by(entry: End, rows: list[Row[Any]]) -> int | None:
+    """The place of the candidate whose answer ends the request, None where it ends in failure."""
+    if entry.attempt is None or not entry.completed:
+        return None
+    number = entry.attempt.number
+    return next(int(row.candidate) for row in rows if row.number == number)
 
 
 def _ahead(entry: End, request: Row[Any] | None, rows: list[Row[Any]]) -> list[Row[Any]]:

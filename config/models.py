@@ -9,7 +9,8 @@ METADATA = MetaData()
 #: One row a request id. `answer` holds the packed events of the answer once it is known; `reserved_nano` the bound that is
 #: still held for the request; `candidate` is the place of the model whose turn it is, of the candidates in `plan`. `asking` is
 #: what tells the limits that it counts against, `charges` what it holds of them (`config.counting`). What is held for a request
-#: that nobody works on is given back at `expires_at`, and `expired_at` says when it was.
+#: that nobody works on is given back at `expires_at`, and `expired_at` says when it was. `energy` is what it holds of its user's
+#: credits (`config.energy`), until it has its answer.
 REQUESTS = Table(
     "requests",
     METADATA,
@@ -27,6 +28,7 @@ REQUESTS = Table(
     Column("charges", LargeBinary),
     Column("expires_at", BigInteger),
     Column("expired_at", BigInteger),
+    Column("energy", LargeBinary),
     Index("requests_expires_at", "expires_at"),
     Index("requests_done_at", "done_at"),
 )

@@ -7,14 +7,22 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, inspect, text
 
 # Whoever makes the tables needs all of them in METADATA.
-from config import answers, credential_models, health_models, issued_key_models, limit_models, registry_models  # noqa: F401
+from config import (  # noqa: F401
+    answers,
+    credential_models,
+    energy_models,
+    health_models,
+    issued_key_models,
+    limit_models,
+    registry_models,
+)
 from config.models import METADATA
 from config.settings import SettingsError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 #: Every revision, oldest first; known here so that a current database costs one query and no Alembic.
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
 HEAD = REVISIONS[-1]
 
 #: Which transaction of PostgreSQL may change tables; any number that nobody else takes.

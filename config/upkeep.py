@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
+from config import energy
 from config.dialects import upserts
 from config.ledger_rows import attempts_of, free, move, requests_of
 from config.limit_models import COUNTERS
@@ -47,7 +48,8 @@ def purge(db: Connection, now: int, keep_days: int) -> int:
 def expire(db: Connection, now: int) -> int:
     """Give back what is held for requests that nobody has worked on by the time they should have ended; how many there were.
 
-    Calls whose cost is not settled stay counted. A request that goes on after all is reserved for again.
+    Calls whose cost is not settled stay counted. A request that goes on after all is reserved for again. What is left of
+    users' energy whose time is over goes as well.
     """
     unsettled = select(ATTEMPTS.c.request_id).where(~ATTEMPTS.c.settled)
     overdue = (REQUESTS.c.expires_at <= now) & REQUESTS.c.answer.is_(None) & REQUESTS.c.request_id.not_in(unsettled)
@@ -56,6 +58,8 @@ def expire(db: Connection, now: int) -> int:
     found = [row for row in requests_of(db, ids) if row.answer is None and row.expires_at is not None]
     calls = attempts_of(db, ids)
     rows = [row for row in found if all(call.settled for call in calls[row.request_id])]
+    energy.give_back(db, rows, now)
+    energy.expire(db, now)
     freed = free(db, rows, ("usd", "tokens", "concurrent"))
     move(db, {account: (0, -amount, 0) for account, amount in freed.items()})
     if rows:

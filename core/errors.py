@@ -38,6 +38,7 @@ CODES: dict[str, Kind] = {
     "policy_quota_exceeded": Kind(True, "A limit of requests or tokens over a day or longer is used up until its window ends."),
     "policy_budget_exceeded": Kind(True, "A limit of money has no room for what the request may cost."),
     "policy_model_not_allowed": Kind(False, "The API key is for other models than those that could answer."),
+    "policy_energy_exhausted": Kind(False, "Every model that may answer costs more credits than the user has left."),
     "policy_unpriced_model": Kind(False, "An account has a limit of money, and a model that may answer has no price."),
     "policy_unknown_account": Kind(False, "No limit names the tenant, or its user, and this deployment serves only those that one names."),
     "provider_rate_limited": Kind(True, "The provider answered that too many requests were made."),

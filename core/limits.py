@@ -14,6 +14,7 @@ from typing import Literal
 
 from core.accounts import ANY, patterns_of, tenant_of
 from core.errors import error
+from core.registry import Tier
 from core.windows import CELLS, LENGTHS, US, Window, calendar, cell, oldest_cell
 from schemas.events import Error
 
@@ -67,12 +68,16 @@ class Amounts:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """A request that asks to be admitted: the accounts it is charged to, and what tells which limits are about it."""
+    """A request that asks to be admitted: the accounts it is charged to, and what tells which limits are about it.
+
+    `models` are its candidates in their order, `tiers` theirs, which are not kept.
+    """
 
     path: tuple[str, ...]
     task: str | None
     models: tuple[str, ...]
     amounts: Amounts
+    tiers: tuple[Tier, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

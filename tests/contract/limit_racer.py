@@ -19,7 +19,7 @@ from config import ledger, settling, upkeep
 from config.database import open_database
 from core.accounts import path_of
 from core.attempts import Begin, Finished, GiveUp, Lost, OverLimit
-from core.limits import Amounts, Asking
+from core.limits import Amounts, Asking, Refusal
 
 CENT = 10_000_000
 #: How often each kind of end is met, and how often the process dies at one of its points.
@@ -60,12 +60,20 @@ class Racer:
     def through(self, number: int) -> bool:
         """Take a request as far as it goes; False while others hold what it needs."""
         one = request_id(number)
-        with self.engine.begin() as db:
-            entry = ledger.Admission(one, bytes(32), "acme", CENT, None, self.now(), b"", asking_of(number))
-            admitted = ledger.admit(db, [entry])[0]
-        if admitted.refusal is not None:
-            return admitted.refusal.used_up
+        refusal = self.admit(one, asking_of(number)).refusal
+        if isinstance(refusal, Refusal):
+            return refusal.used_up
         self.may_die()
+        return self.called(one)
+
+    def admit(self, one: str, asking: Asking) -> ledger.Admitted:
+        """Ask the ledger to let it in."""
+        with self.engine.begin() as db:
+            entry = ledger.Admission(one, bytes(32), "acme", CENT, None, self.now(), b"", asking)
+            return ledger.admit(db, [entry])[0]
+
+    def called(self, one: str) -> bool:
+        """Call until the request has its answer."""
         while True:
             self.live()
             with self.engine.begin() as db:
@@ -96,7 +104,8 @@ class Racer:
         status = "unknown" if cost is None else "priced" if cost else "not_charged"
         attempt = None if call is None else ledger.EndedAttempt(call, b"usage", cost, status)  # type: ignore[arg-type]
         with self.engine.begin() as db:
-            ledger.end(db, [ledger.End(one, self.owner, self.now(), attempt, answer, lost)])
+            completed = answer == b"answered"
+            ledger.end(db, [ledger.End(one, self.owner, self.now(), attempt, answer, lost, completed=completed)])
         self.may_die()
 
     def settle(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -22,11 +20,11 @@ from core.accounts import path_of
 from core.attempts import Begin, OverLimit
 from core.limits import Amounts, Asking, Limit
 from tests.contract.limit_racer import CENT, asking_of, request_id
+from tests.contract.racing import race
 
 NOW = 1_795_258_680_000_000
 DAY = 86_400_000_000
 REQUESTS_OF_A_RACE = 1_000
-RACERS = 4
 
 
 class Book:
@@ -356,7 +354,7 @@ def test_no_race_overspends_a_budget_and_none_leaves_a_rest(book: Book) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    kills = race(book.engine)
+    kills = race(book.engine, "tests.contract.limit_racer", REQUESTS_OF_A_RACE)
     stop.set()
     watcher.join()
     counted = book.counts()
@@ -376,25 +374,3 @@ def test_no_race_overspends_a_budget_and_none_leaves_a_rest(book: Book) -> None:
     for request, cost in charged:
         by_user[asking_of(numbers[request]).path[-1]] += CENT if cost is None else cost
     assert {account: counted[account, "usd per day"] for account in by_user} == {a: (s, 0) for a, s in by_user.items()}
-
-
-def race(engine: Engine) -> int:
-    """Run the racers until all requests have ended, starting those that were killed again; how many were."""
-    url, share = engine.url.render_as_string(hide_password=False), REQUESTS_OF_A_RACE // RACERS
-    kills = 0
-
-    def start(racer: int, seed: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.contract.limit_racer", url, str(seed)]
-        return subprocess.Popen([*command, str(racer * share), str((racer + 1) * share)])
-
-    running = {racer: start(racer, racer) for racer in range(RACERS)}
-    while running:
-        for racer, process in list(running.items()):
-            status = process.wait()
-            if status == 0:
-                del running[racer]
-                continue
-            assert status == -9, f"A racer ended with {status}."
-            kills += 1
-            running[racer] = start(racer, 1_000 * kills + racer)
-    return kills
