@@ -22,9 +22,10 @@ from config.transactions import Transactions
 from core.accounts import path_of
 from core.admission import LONGEST_LABEL, UUID, problem_of
 from core.caching import Hit
+from core.energy import Short
 from core.errors import error
 from core.facts import refusal, undecodable
-from core.limits import Asking, Refusal, UnknownAccount
+from core.limits import Asking
 from core.outcome import Emit, Headers, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.replay import times_seen
 from core.replies import NoReplyTo, allowed, checked, own_patterns, reply_to
@@ -106,17 +107,23 @@ class Admit:
             planned = await self._cache.look(prepared.request, plan) or plan
         copy_to = None if isinstance(to, NoReplyTo) else to
         if isinstance(planned, Plan):
-            entry = self._entry(request["request_id"], body, request["tenant"], now, plan=planned)
-            entry = replace(entry, asking=_asking(request, planned), expires_at=self._expires_at(request, now))
+            entry = self._call_entry(request, body, planned, now)
         else:
             answer = pack(self._answered(planned, trace, copy_to))
             entry = self._entry(request["request_id"], body, request["tenant"], now, answer=answer)
         if isinstance(plan, Plan) and self._rules.refuse_unknown:
             entry = replace(entry, known=_path(request))
-        admitted = await self._waiting.admit(entry, self._waits_until(request, record))
+        until = self._waits_until(request, record)
+        admitted = await self._waiting.admit(entry, until)
+        while isinstance(plan, Plan) and plan.models and isinstance(admitted.refusal, Short):
+            # The ledger decides: what is left may be less again by the time that the cheaper plan asks.
+            plan = plan.without(admitted.refusal.too_dear)
+            if plan.models:
+                entry = replace(self._call_entry(request, body, plan, now), known=entry.known)
+                admitted = await self._waiting.admit(entry, until)
         if admitted.refusal is not None and isinstance(plan, Plan):
             now = self._clock()
-            refused = pack(self._answered(_over_limit(request, plan, admitted.refusal, now), trace, copy_to))
+            refused = pack(self._answered(_refused(request, plan, admitted.refusal, now), trace, copy_to))
             entry = self._entry(request["request_id"], body, request["tenant"], now, answer=refused)
             admitted = await self._transactions.run(ledger.admit, entry)
         if admitted.kind == "other" and times_seen(record.headers):
@@ -134,9 +141,12 @@ class Admit:
         call = call_of(ready, kept, admitted.admitted_at, copy_to, self._cache.key(ready, kept))
         return Emit((self._encoder.call(call, trace),))
 
-    def _expires_at(self, request: LlmRequest, now: int) -> int:
-        """When nobody works on the request any more, if it has no answer by then."""
-        return (request["deadline"] or now) + self._rules.reserve_seconds * 1_000_000
+    def _call_entry(self, request: LlmRequest, body: bytes, plan: Plan, now: int) -> ledger.Admission:
+        """What asks the ledger to let a request be called by its plan."""
+        entry = self._entry(request["request_id"], body, request["tenant"], now, plan=plan)
+        # When nobody works on the request any more, if it has no answer by then.
+        expires_at = (request["deadline"] or now) + self._rules.reserve_seconds * 1_000_000
+        return replace(entry, asking=_asking(request, plan), expires_at=expires_at)
 
     def _waits_until(self, request: LlmRequest, record: Record) -> int | None:
         """Until when the request waits for room in a limit; None for not at all."""
@@ -239,11 +249,11 @@ def _path(request: LlmRequest) -> tuple[str, ...]:
 
 
 def _asking(request: LlmRequest, plan: Plan) -> Asking:
-    return Asking(_path(request), request["task"], plan.models, plan.amounts)
+    return Asking(_path(request), request["task"], plan.models, plan.amounts, plan.tiers)
 
 
-def _over_limit(request: LlmRequest, plan: Plan, why: Refusal | UnknownAccount, now: int) -> LlmResponse:
-    """The answer to a request that does not fit into a limit, or for whose accounts there is none."""
+def _refused(request: LlmRequest, plan: Plan, why: ledger.NotAdmitted, now: int) -> LlmResponse:
+    """The answer to a request that the ledger does not admit."""
     refused = refusal(request, "refused", why.error, now)
     return {**refused, "route": plan.fields["route"], "decisions": plan.fields["decisions"]}
 

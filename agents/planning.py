@@ -19,17 +19,26 @@ from core.features import unsupported_by
 from core.hedging import hedge_after_us, may_hedge, most_at_once
 from core.limits import Amounts
 from core.pricing import Price, unbounded_by, upper_bound
-from core.registry import Model, Registry, following
+from core.registry import Model, Registry, Tier, following
 from core.routing import Choice, Conditions, NoChoice, Router
 from core.standing import UNKNOWN, Standing
 from core.trust import Caller, not_for
-from schemas.events import Candidate, Error, LlmCall, LlmRequest, ReplyTo
+from schemas.events import Candidate, Decision, Error, LlmCall, LlmRequest, ReplyTo
 
 DAY_US = 86_400_000_000
 #: Hears of each choice: provider and model of the first candidate, the route's name, the complexity where it was scored.
 Chosen = Callable[[str, str, str | None, float | None], None]
 #: The fields of a call that follow from the registry as it was; they are kept, so that a repetition is the same call.
-PLANNED = ("route", "candidates", "decisions", "fall_back_on", "complexity", "prompt_version", "repair")
+PLANNED = (
+    "route",
+    "candidates",
+    "decisions",
+    "fall_back_on",
+    "complexity",
+    "prompt_version",
+    "repair",
+    "downgraded_from",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,7 @@ class Plan:
     """What was chosen for a request: `fields` of its call, and how long its answer may be kept in the response cache.
 
     `made` is the encoded request with the messages that its task made, which may come out otherwise later; None where none did.
-    `tokens` is the most that one call can use; it is not kept.
+    `tokens` is the most that one call can use, `tiers` those of the candidates; they are not kept.
     """
 
     fields: Mapping[str, Any]
@@ -45,6 +54,7 @@ class Plan:
     cache_shared: bool = False
     made: bytes | None = None
     tokens: int = 0
+    tiers: tuple[Tier, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -62,6 +72,27 @@ class Plan:
     def bound_nano(self) -> int:
         """The most that its calls can cost that are open at once, whichever candidates those are."""
         return most_at_once(self.fields["candidates"])
+
+    def without(self, dropped: Mapping[int, str]) -> Plan:
+        """The plan without the candidates at these places, for these reasons; it may have none left.
+
+        One that lost its first candidate is downgraded: its answer is not kept for others, who may get the better one.
+        """
+        models, decisions = self.models, self.fields["decisions"]
+        gone = {models[place]: f"dropped: {why}" for place, why in dropped.items()}
+        fields = {
+            **self.fields,
+            "candidates": [one for place, one in enumerate(self.fields["candidates"]) if place not in dropped],
+            "decisions": [
+                *(each for each in decisions if each["model"] not in gone),
+                *(Decision(model=model, kept=False, reason=reason) for model, reason in gone.items()),
+            ],
+        }
+        tiers = tuple(tier for place, tier in enumerate(self.tiers) if place not in dropped)
+        if 0 not in dropped:
+            return replace(self, fields=fields, tiers=tiers)
+        fields["downgraded_from"] = self.fields["downgraded_from"] or models[0]
+        return replace(self, fields=fields, tiers=tiers, cache_seconds=None)
 
     def packed(self) -> bytes:
         """The plan for the ledger; `unpacked` reads it."""
@@ -122,7 +153,8 @@ class Planner:
         waits = self._waits(choice, request)
         most = max(_media(request, prices.kind(each.model.provider), each.model) for each in choice.candidates)
         plan = _plan(choice, output, prepared.prompt_version, prepared.repair, waits)
-        return replace(plan, tokens=text_tokens(request) + most + reread + output)
+        tiers = tuple(each.model.tier for each in choice.candidates)
+        return replace(plan, tokens=text_tokens(request) + most + reread + output, tiers=tiers)
 
     def _waits(self, choice: Choice, request: LlmRequest) -> list[int | None]:
         """How long each candidate is waited for before another is called as well, in microseconds."""
@@ -160,6 +192,7 @@ def _plan(choice: Choice, output: int, prompt_version: str | None, repair: bool,
         "complexity": choice.complexity,
         "prompt_version": prompt_version,
         "repair": repair,
+        "downgraded_from": None,
     }
     return Plan(fields, route.cache_seconds if route else None, bool(route and route.cache_shared))
 

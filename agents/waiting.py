@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from agents.outgoing import Clock
 from config import ledger
 from config.transactions import Transactions
-from core.limits import Asking, CountKey, Refusal, UnknownAccount, concerns
+from core.limits import Asking, CountKey, Refusal, concerns
 
 #: How often whoever is first in a line asks again: where only what is held is in the way, and where the limit is used up.
 HELD_SECONDS, USED_UP_SECONDS = 0.2, 1.0
@@ -90,7 +90,7 @@ class Waiting:
         finally:
             line.turn.release()
 
-    def _worth_it(self, refusal: Refusal | UnknownAccount | None, until: int) -> bool:
+    def _worth_it(self, refusal: ledger.NotAdmitted | None, until: int) -> bool:
         """Whether there may be room before then: what is held is in the way, or a limit of a minute or an hour that resets."""
         now = self._clock()
         if not isinstance(refusal, Refusal) or refusal.retry_after_ms is None or now >= until:

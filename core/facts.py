@@ -151,6 +151,7 @@ def response(
         decisions=call["decisions"],
         complexity=call["complexity"],
         prompt_version=call["prompt_version"],
+        downgraded_from=call["downgraded_from"],
     )
     return cast(LlmResponse, answer)
 
@@ -184,6 +185,7 @@ def refusal(request: LlmRequest, outcome: Outcome, failure: Error | None, finish
         complexity=None,
         prompt_version=None,
         cached_from=None,
+        downgraded_from=None,
     )
     return cast(LlmResponse, answer)
 

@@ -474,6 +474,10 @@ class LlmResponse(TypedDict):
     """
     Request id whose answer the response cache served; null when a provider answered.
     """
+    downgraded_from: str | None
+    """
+    The first choice, as `provider/model`, where its price in energy was more than the user had left; null where the first choice stands.
+    """
 
 
 class Candidate(TypedDict):
@@ -586,6 +590,10 @@ class LlmCall(TypedDict):
     repair: bool
     """
     Whether an answer that does not follow its schema is sent back once to be mended.
+    """
+    downgraded_from: str | None
+    """
+    The first choice, as `provider/model`, where its price in energy was more than the user had left; null where the first choice stands.
     """
     cache_key: bytes | None
     """

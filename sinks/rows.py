@@ -69,7 +69,7 @@ LOW_CARDINALITY = frozenset(
     {
         *("tenant", "project", "task", "plan", "provider", "model", "response_model", "price_source"),
         *("finish_reason", "error_code", "code", "kind", "reason", "stage", "topic", "reply_topic", "reasoning_effort"),
-        *("route", "prompt_version", "credential_owner", "tool_choice"),
+        *("route", "prompt_version", "credential_owner", "tool_choice", "downgraded_from"),
     }
 )
 
