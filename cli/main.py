@@ -31,6 +31,7 @@ COMMANDS = {
     "models": "list and register models: aliases, capabilities, tiers, prices",
     "routes": "list and change which models answer which requests, and ask for the route of one",
     "limits": "say what accounts may use, and show what is used, held and left of it",
+    "energy": "set what answers cost in credits, grant them to users, and show who has how many",
     "config": "export, import and compare the registry as one YAML file",
     "grant-reader": "print or apply the SQL that lets somebody read one tenant's rows",
     "keys": "store, list, revoke and rotate the providers' keys, encrypted; issue and revoke the API keys of applications",
