@@ -123,7 +123,7 @@ def reserve(
     moves.make(db)
     exhausted = {(*no.count.key, no.count.begins) for no in results if isinstance(no, Refusal) and no.used_up}
     _tell(db, [
-        (place, count.limit.most, level(count, cells[count.key]), max(c.told for c in cells[count.key]), place in exhausted)
+        (place, count.ends, count.limit.most, level(count, cells[count.key]), max(c.told for c in cells[count.key]), place in exhausted)
         for place, count in touched.items()
     ], max(now for _, now in asked))  # fmt: skip
     return results
@@ -147,7 +147,7 @@ def settle(db: Connection, limits: Limits, spent: Iterable[Spent], now: int) -> 
         row, limit = found.get(place), limits.find(*place[:2])
         # How full a sliding window is shows where the next request asks.
         if row is not None and limit is not None and not limit.sliding:
-            reached.append((place, limit.most, Level(row.used, 0), row.told, False))
+            reached.append((place, row.ends, limit.most, Level(row.used, 0), row.told, False))
     _tell(db, reached, now)
 
 
@@ -236,14 +236,16 @@ def _values(places: Iterable[Place]) -> dict[str, list[str] | list[int]]:
     }
 
 
-def _tell(db: Connection, reached: Iterable[tuple[Place, int, Level, int, bool]], now: int) -> None:
-    """Note the shares of limits that were reached now: place, limit, level, what was told before, whether a request did not fit."""
+def _tell(db: Connection, reached: Iterable[tuple[Place, int | None, int, Level, int, bool]], now: int) -> None:
+    """Note the shares of limits that were reached now: place, its end, limit, level, what was told before, whether a request did
+    not fit.
+    """
     alerts, told = [], []
-    for (account, subject, begins), most, full, before, exhausted in reached:
+    for (account, subject, begins), ends, most, full, before, exhausted in reached:
         share = 100 if exhausted else full.used * 100 // most if most else 0
         new = [each for each in SHARES if before < each <= share]
         alerts += [
-            {"account": account, "subject": subject, "begins": begins, "share": each, "used": full.used, "most": most, "raised_at": now}
+            {"account": account, "subject": subject, "begins": begins, "share": each, "used": full.used, "most": most, "raised_at": now, "ends": ends}
             for each in new
         ]  # fmt: skip
         if new:

@@ -42,7 +42,8 @@ COUNTERS = Table(
     Index("counters_ends", "ends"),
 )
 
-#: One row a share of a limit that an account has reached; `published_at` is null until its alert is with the broker.
+#: One row a share of a limit that an account has reached; `published_at` is null until its alert is with the broker,
+#: `ends` where what is used counts until it is given back.
 LIMIT_ALERTS = Table(
     "limit_alerts",
     METADATA,
@@ -54,5 +55,6 @@ LIMIT_ALERTS = Table(
     Column("most", BigInteger, nullable=False),
     Column("raised_at", BigInteger, nullable=False),
     Column("published_at", BigInteger),
+    Column("ends", BigInteger),
     Index("limit_alerts_published_at", "published_at"),
 )

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, select, update
 from config import energy
 from config.dialects import upserts
 from config.ledger_rows import attempts_of, free, move, requests_of
-from config.limit_models import COUNTERS
+from config.limit_models import COUNTERS, LIMIT_ALERTS
 from config.models import ATTEMPTS, REQUESTS, WORKERS
 
 DAY_US = 86_400_000_000
@@ -42,6 +42,7 @@ def purge(db: Connection, now: int, keep_days: int) -> int:
     gone = db.execute(delete(REQUESTS).where(REQUESTS.c.request_id.in_(old))).rowcount
     db.execute(delete(WORKERS).where(WORKERS.c.alive_until < now - DAY_US))
     db.execute(delete(COUNTERS).where(COUNTERS.c.ends < now - keep_days * DAY_US))
+    db.execute(delete(LIMIT_ALERTS).where(LIMIT_ALERTS.c.published_at < now - keep_days * DAY_US))
     return gone
 
 

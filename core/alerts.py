@@ -1,14 +1,20 @@
-"""The alerts about providers: what an operator should know, stated once."""
+"""The alerts about providers and limits: what an operator should know, stated once."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final, cast
 
+from core.accounts import tenant_of
 from core.health import ProviderHealth
+from core.limits import Meter, Reached, amount_shown
 from schemas.events import LlmAlert, Severity
 
 US = 1_000_000
+_LIMIT_NEAR: Final[tuple[str, Severity]] = "limit_near", "warning"
+_LIMIT_REACHED: Final[tuple[str, Severity]] = "limit_reached", "critical"
 
 
 def alert(kind: str, severity: Severity, subject: str, message: str, details: dict[str, str], at: int) -> LlmAlert:
@@ -40,6 +46,34 @@ def breaker_open(provider: str, model: str, error_code: str, until: int, at: int
     subject = f"{provider}/{model}"
     said = f"Too many calls to {subject} failed, the last with {error_code}; it gets none for {(until - at) // US:,} s."
     return alert("breaker_open", "warning", subject, said, {"error_code": error_code, "until": str(until)}, at)
+
+
+def limit_share(reached: Reached) -> LlmAlert:
+    """The alert for a share of a limit that an account has reached; it follows from that alone, so it is the same each time."""
+    kind, severity = _LIMIT_REACHED if reached.share >= 100 else _LIMIT_NEAR
+    meter, _, span = reached.subject.partition(" ")
+    limit = f"{amount_shown(cast(Meter, meter), reached.most)} {span}".rstrip()
+    used = amount_shown(cast(Meter, meter), reached.used)
+    details = {
+        "limit": limit, "meter": meter, "share": str(reached.share), "used": str(reached.used), "most": str(reached.most),
+    }  # fmt: skip
+    said = f"Account {reached.account} has used {used} of its limit of {limit}, at least {reached.share} %"
+    if reached.share >= 100 and reached.used < reached.most:
+        said = f"Account {reached.account} has used {used} of its limit of {limit}, and a request did not fit into the rest"
+    if reached.ends is not None:
+        details |= {"begins": _iso(reached.begins), "resets_at": _iso(reached.ends)}
+        word = "at the latest at" if span.startswith("per sliding ") else "at"
+        said += f"; this stops counting {word} {details['resets_at']}"
+    said += ". See `millstream limits show`, and raise the limit if it is too low."
+    made = alert(kind, severity, reached.account, said, details, reached.raised_at)
+    place = f"{kind}/{reached.account}/{reached.subject}/{reached.begins}/{reached.share}"
+    return made | {
+        "alert_id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"alert/{place}")), "tenant": tenant_of(reached.account)
+    }  # fmt: skip
+
+
+def _iso(at: int) -> str:
+    return datetime.fromtimestamp(at / US, UTC).isoformat().replace("+00:00", "Z")
 
 
 def registry_refused(problems: Sequence[str], at: int) -> LlmAlert:

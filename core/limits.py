@@ -170,6 +170,23 @@ class UnknownAccount:
         return error("policy_unknown_account", said)
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A share (percent) of a limit that an account has reached: what was used of how much, seen when.
+
+    The window `begins` then; at `ends` what is used stops counting, at the latest; None where it is given back.
+    """
+
+    account: str
+    subject: str
+    begins: int
+    share: int
+    used: int
+    most: int
+    raised_at: int
+    ends: int | None
+
+
 def amount_shown(meter: Meter, amount: int) -> str:
     """An amount of a meter for people: `0.25 USD`, `1,000 tokens`."""
     if meter == "usd":

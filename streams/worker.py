@@ -20,6 +20,7 @@ from schemas.codec import Codec
 from streams.control import Control
 from streams.health_checks import checker
 from streams.lease import Lease
+from streams.limit_alerts import limit_alerts
 from streams.metrics_server import serve
 from streams.pipeline import Stage
 from streams.running import Running, watch
@@ -111,6 +112,7 @@ class _Worker:
         if any(name.startswith("complete") for name in names):
             yield checker(tools, self._running[0].publisher.publish).run()
         if "meter" in names:
+            yield limit_alerts(tools, self._running[0].publisher.publish).run()
             yield _expire(tools)
             yield _purge(tools)
 
