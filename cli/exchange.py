@@ -13,7 +13,7 @@ from cli.errors import CommandError
 from config.kafka import librdkafka
 from config.schema_registry import open_codec
 from config.settings import Settings
-from core.topics import REQUESTS, RESPONSES
+from core.topics import REQUESTS, RESPONSES, requests_of
 from schemas.cloudevents import headers, trace_of
 from schemas.codec import Event, Undecodable
 from schemas.events import LlmRequest
@@ -28,6 +28,9 @@ class Exchange:
         self.codec = open_codec(settings)
         self._api_key = _api_key(settings)
         self._topic = REQUESTS.on(settings.topic_prefix)
+        self._own_topics = {
+            tenant: requests_of(tenant).on(settings.topic_prefix) for tenant in settings.request_tenants
+        }
         self._answers = kafka.reader(settings, RESPONSES, from_beginning=False)
         self._records = kafka.records(self._answers)
         self._producer = Producer(
@@ -46,13 +49,19 @@ class Exchange:
         told = headers("LlmRequest", request_id, "send", request["created_at"], trace_of([], request_id))
         if self._api_key is not None:
             told += signed_headers(self._api_key, value, int(time.time()))
-        self.send_bytes(request_id.encode(), value, told)
+        self.send_bytes(request_id.encode(), value, told, self._own_topics.get(request["tenant"]))
 
     def send_bytes(
-        self, key: bytes | None, value: bytes | None, with_headers: Sequence[tuple[str, bytes | None]]
+        self,
+        key: bytes | None,
+        value: bytes | None,
+        with_headers: Sequence[tuple[str, bytes | None]],
+        topic: str | None = None,
     ) -> None:
-        """Publish any record on the request topic."""
-        self._producer.produce(self._topic, value, key, headers=list(with_headers), on_delivery=self._delivered)
+        """Publish any record on the request topic, or on a tenant's own by its name on the broker."""
+        self._producer.produce(
+            topic or self._topic, value, key, headers=list(with_headers), on_delivery=self._delivered
+        )
         self._producer.poll(0)
 
     def flush(self) -> None:

@@ -30,7 +30,7 @@ def run(_: argparse.Namespace) -> int:
 
 def migrate(settings: Settings) -> list[str]:
     """Create topics, registered schemas, ledger tables and ClickHouse tables; one line each on what was done."""
-    created = kafka.create_topics(settings, all_topics(lanes(settings)))
+    created = kafka.create_topics(settings, all_topics(lanes(settings), settings.request_tenants))
     lines = [f"Kafka: {len(created)} topics created at {settings.kafka_bootstrap}."]
     if settings.schema_registry_url is not None:
         open_codec(settings)

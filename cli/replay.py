@@ -149,7 +149,7 @@ def _decide(log: Log, settings: Settings, letters: list[Letter], max_cycles: int
     of_topic = defaultdict(list)
     for letter in letters:
         of_topic[letter.record.topic].append(letter)
-    topics = {topic.on(settings.topic_prefix): topic for topic in all_topics(lanes(settings))}
+    topics = {topic.on(settings.topic_prefix): topic for topic in all_topics(lanes(settings), settings.request_tenants)}
     for name, those in of_topic.items():
         low, end = log.bounds(topics[name]) if name in topics else ({}, {})
         begin: dict[int, int] = {}

@@ -50,11 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
     registry = _need_database(settings)
     enabled = [name for name, provider in registry.providers.items() if provider.enabled]
     stages = {
-        "admit": [pipeline.ADMIT],
+        "admit": [pipeline.ADMIT, *([pipeline.ingress(tenants)] if (tenants := settings.request_tenants) else ())],
         "meter": [pipeline.METER],
         "complete": [pipeline.lane(name) for name in arguments.provider or enabled],
     }[arguments.stage]
-    kafka.need_topics(settings, [stage.reads for stage in stages])
+    kafka.need_topics(settings, [topic for stage in stages for topic in stage.topics])
     # A lane may hold thousands of calls, each with a connection of its own.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -10,9 +10,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from config.kafka import KafkaSettings
@@ -84,6 +84,8 @@ class Settings(KafkaSettings, BaseSettings):
 
     #: Whether requests say by themselves whom they are for (`topic`: whoever may write the topic is trusted), or are signed.
     trust: Literal["topic", "signed"] = "topic"
+    #: Tenants with a request topic of their own, `llm.requests.TENANT.v1`: what stands there is theirs, whatever it says.
+    request_tenants: list[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]] = []
     #: The key that this process signs its own requests with, as `millstream keys issue` printed it.
     api_key: SecretStr | None = None
 
@@ -153,6 +155,14 @@ class Settings(KafkaSettings, BaseSettings):
     openai_compatible_base_url: str | None = Field(
         None, validation_alias=_named("MILLSTREAM_OPENAI_COMPATIBLE_BASE_URL")
     )
+
+    @model_validator(mode="after")
+    def _one_way_to_know(self) -> Self:
+        if self.request_tenants and self.trust == "signed":
+            raise ValueError(
+                "MILLSTREAM_REQUEST_TENANTS is set, and MILLSTREAM_TRUST=signed knows tenants by their keys; leave one of them out."
+            )
+        return self
 
     @property
     def max_record_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 DAY_MS = 86_400_000
@@ -34,10 +35,16 @@ def calls(provider: str) -> Topic:
     return Topic(f"llm.calls.{provider}.v1", "LlmCall", DAY_MS)
 
 
-def all_topics(providers: tuple[str, ...]) -> tuple[Topic, ...]:
-    """Every topic of a deployment that serves these providers."""
+def requests_of(tenant: str) -> Topic:
+    """The request topic of one tenant, for brokers that say who may write it."""
+    return Topic(f"llm.requests.{tenant}.v1", REQUESTS.record, REQUESTS.keep_ms)
+
+
+def all_topics(providers: tuple[str, ...], tenants: Iterable[str] = ()) -> tuple[Topic, ...]:
+    """Every topic of a deployment that serves these providers; `tenants` have a request topic of their own."""
     return (
         REQUESTS,
+        *(requests_of(tenant) for tenant in tenants),
         *(calls(provider) for provider in providers),
         RESPONSES,
         CHUNKS,

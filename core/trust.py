@@ -103,6 +103,17 @@ def mismatch(request: LlmRequest, caller: Caller) -> Error | None:
     return None
 
 
+def mismatch_with_topic(request: LlmRequest, tenant: str, topic: str) -> Error | None:
+    """Why a request cannot stand in the topic of this tenant; None where it can."""
+    if request["tenant"] in (tenant, NO_TENANT):
+        return None
+    return error(
+        "caller_identity_mismatch",
+        f"The request names the tenant {request['tenant'][:80]!r}, and topic {topic} is for {tenant}; leave it out, or write "
+        "to its own topic.",
+    )
+
+
 def as_caller(request: LlmRequest, caller: Caller) -> LlmRequest:
     """The request with the identity of its key, whatever it claims."""
     own = {

@@ -1,5 +1,6 @@
 """The pipeline: which stage reads which topic, and what stands behind it.
 
+llm.requests.<tenant>.v1, where tenants have one ─▶ ingress ─▶ llm.requests.v1
 llm.requests.v1 ─▶ admit ─▶ llm.calls.<provider>.v1 ─▶ complete ─▶ llm.responses.v1
                      └────────▶ llm.responses.v1            └────▶ llm.usage.v1 ─▶ meter ─▶ ledger
 what a stage cannot read ─▶ llm.dead-letters.v1
@@ -7,13 +8,14 @@ what a stage cannot read ─▶ llm.dead-letters.v1
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from agents.admit import Admit, AdmitRules
 from agents.chunks import Send
 from agents.complete import Complete, CompleteRules
+from agents.ingress import Ingress
 from agents.meter import Meter
 from agents.outgoing import ENVELOPE_BYTES
 from agents.planning import Planner
@@ -23,18 +25,27 @@ from config.registry import provider_settings
 from config.tasks import Tasks
 from core.registry import following
 from core.retry import RetryRule
-from core.topics import REQUESTS, USAGE, Topic, calls
+from core.topics import REQUESTS, USAGE, Topic, calls, requests_of
 from streams.lane import Handler
 from streams.tools import Tools
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage: its consumer group, the topic it reads, and how its handler is made, with what publishes beside outcomes."""
+    """One stage: its consumer group, the topic it reads, and how its handler is made, with what publishes beside outcomes.
+
+    `beside` are further topics that it reads.
+    """
 
     group: str
     reads: Topic
     handler: Callable[[Tools, Send], Handler]
+    beside: tuple[Topic, ...] = ()
+
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        """Every topic it reads."""
+        return self.reads, *self.beside
 
 
 def admit(tools: Tools, _: Send) -> Handler:
@@ -74,6 +85,17 @@ def meter(tools: Tools, _: Send) -> Handler:
 
 ADMIT = Stage("millstream-admit", REQUESTS, admit)
 METER = Stage("millstream-meter", USAGE, meter)
+
+
+def ingress(tenants: Sequence[str]) -> Stage:
+    """The ingress stage for these tenants."""
+    first, *beside = map(requests_of, tenants)
+
+    def handler(tools: Tools, _: Send) -> Handler:
+        prefix = tools.settings.topic_prefix
+        return Ingress(tools.codec, {requests_of(tenant).on(prefix): tenant for tenant in tenants}, tools.clock)
+
+    return Stage("millstream-ingress", first, handler, tuple(beside))
 
 
 def lane(name: str) -> Stage:

@@ -39,7 +39,11 @@ class Running:
             self.name, stage.handler(tools, publisher.publish), publish, stop, tools.settings.lane_in_flight
         )
         topic = self.app.topic(
-            stage.reads.on(prefix), key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw"
+            *(topic.on(prefix) for topic in stage.topics),
+            key_type=bytes,
+            value_type=bytes,
+            key_serializer="raw",
+            value_serializer="raw",
         )
         self.app.agent(topic, name=self.name)(self.lane.consume)
         self.app.on_partitions_assigned.connect(self._assigned)

@@ -11,7 +11,7 @@ from cli.kafka import QUIET, REACH_SECONDS, refusal
 from config.kafka import librdkafka
 from config.registry import lanes
 from config.settings import Settings
-from core.topics import REQUESTS, USAGE, Topic, calls
+from core.topics import REQUESTS, USAGE, Topic, calls, requests_of
 
 #: A consumer group's name and the topics it reads.
 Group = tuple[str, Sequence[Topic]]
@@ -21,7 +21,8 @@ def groups(settings: Settings, stored: Sequence[Topic]) -> dict[str, Group]:
     """The consumer group of every lane there can be, by the lane's name; `stored` are the topics that the sink stores."""
     prefix = f"{settings.topic_prefix}millstream-"
     providers = {f"complete-{name}": [calls(name)] for name in lanes(settings)}
-    read: dict[str, Sequence[Topic]] = {"admit": [REQUESTS], **providers, "meter": [USAGE], "sink": stored}
+    own = {"ingress": [requests_of(tenant) for tenant in settings.request_tenants]} if settings.request_tenants else {}
+    read: dict[str, Sequence[Topic]] = {**own, "admit": [REQUESTS], **providers, "meter": [USAGE], "sink": stored}
     return {lane: (prefix + lane, topics) for lane, topics in read.items()}
 
 
