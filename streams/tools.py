@@ -73,10 +73,11 @@ def open_tools(settings: Settings, codec: Codec, refused: Callable[[Sequence[str
     signed = SignedCallers(encryption, now_us) if settings.trust == "signed" else None
 
     def read() -> Registry:
-        registry = read_registry(engine, settings)
-        keyring.load(stored_credentials(engine))
+        # A key that was revoked is refused also while the registry cannot be used.
         if signed is not None:
             signed.load(issued_keys(engine))
+        registry = read_registry(engine, settings)
+        keyring.load(stored_credentials(engine))
         return registry
 
     tools = Tools(

@@ -4,33 +4,43 @@ do to each other."""
 from __future__ import annotations
 
 import asyncio
+import base64
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, insert, select
 
 from agents.admit import Admit, AdmitRules
 from agents.callers import SignedCallers
 from agents.planning import Planner
+from config import energy, energy_prices
 from config.credentials import Change
+from config.database import reading
+from config.energy_audit import balances
 from config.issued_keys import NewKey, issue, issued_keys, revoke
 from config.key_encryption import EncryptionKeys, LocalKey
 from config.limit_models import COUNTERS
 from config.limits import Edit, change
 from config.models import METADATA, REQUESTS
 from config.registry import from_environment
+from config.registry_models import TASKS
 from config.settings import Settings
 from config.tasks import Tasks
 from config.transactions import Transactions
+from core.accounts import account
+from core.energy import EnergyPrice
 from core.limits import Limit
 from core.outcome import Emit, Headers, Outcome, Record, Reject
 from core.registry import Route, Target
+from core.trust import Caller
 from schemas.codec import Codec, Event
 from schemas.events import LlmRequest
 from schemas.signing import KEY_ID, SIGNATURE, SIGNED_AT, signed_headers
+from streams.tools import open_tools
 from tests.examples import NOON, request
 
 CODEC = Codec()
@@ -254,6 +264,20 @@ def test_limits_of_a_key_are_its_own(deployment: Deployment) -> None:
     assert used.get(f"/globex/key:{key_id}", 0) == 0
 
 
+def test_energy_is_of_the_user_of_a_tenant(deployment: Deployment) -> None:
+    """Another tenant's user of the same name has none of it, and takes none of it."""
+    with deployment.engine.begin() as db:
+        energy_prices.change(db, [EnergyPrice(None, None, None, 1)], [], "ana", NOON)
+        energy.grant(db, account("acme", "user", "ana"), 5, "ana", NOON)
+    refused = deployment.answer(record(request(tenant="globex", user="ana"), deployment.globex))
+    assert (refused["error"]["code"], refused["tenant"]) == ("policy_energy_exhausted", "globex")
+    with reading(deployment.engine) as db:
+        assert [(one.account, one.left, one.reserved) for one in balances(db, "/", NOON)] == [("/acme/user:ana", 5, 0)]
+    deployment.call(record(request(user=None), deployment.acme))
+    with reading(deployment.engine) as db:
+        assert [(one.account, one.left, one.reserved) for one in balances(db, "/", NOON)] == [("/acme/user:ana", 4, 1)]
+
+
 def test_a_key_uses_the_models_that_it_is_for(deployment: Deployment) -> None:
     """A named model that does not fit is refused by a code of its own; of a route's candidates those that do not fit are dropped."""
     narrow = deployment.issue(NewKey("acme", models=("google/gemini-2.5-pro",)))
@@ -281,6 +305,33 @@ def test_revocation_acts_with_the_next_record(deployment: Deployment) -> None:
     deployment.call(record(request(), deployment.acme))
     deployment.revoke(deployment.acme)
     assert deployment.answer(record(request(), deployment.acme))["error"]["code"] == "caller_key_revoked"
+
+
+def test_revocation_acts_while_the_registry_cannot_be_used(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that reads a registry with a row it cannot use keeps what it had of that, and refuses the key all the same."""
+    monkeypatch.setenv("SEALING", f"test:{base64.b64encode(bytes(range(32))).decode()}")
+    url = deployment.engine.url.render_as_string(hide_password=False)
+    settings = Settings(trust="signed", key_encryption="env:SEALING", database_url=url)
+    asked = record(request(), deployment.acme, int(time.time()))
+
+    async def run() -> None:
+        tools = open_tools(settings, CODEC, lambda _: None)
+        assert await tools.snapshot.refresh_now()
+        assert isinstance(await tools.callers.of(asked), Caller)
+        with deployment.engine.begin() as db:
+            db.execute(insert(TASKS).values(name="broken", definition="{"))
+        deployment.revoke(deployment.acme)
+        assert not await tools.snapshot.refresh_now()
+        refused = await tools.callers.of(asked)
+        assert refused is not None
+        assert not isinstance(refused, Caller)
+        assert refused["code"] == "caller_key_revoked"
+        await tools.at_exit.aclose()
+        await tools.transactions.close()
+
+    asyncio.run(run())
 
 
 def test_without_an_id_there_is_a_dead_letter(deployment: Deployment) -> None:
