@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, event, func, select
 
 from cli.reconcile.energy import energy_lines
 from config import energy, energy_prices, ledger, limits, settling, upkeep
@@ -191,6 +191,19 @@ def test_only_what_has_a_price_costs_energy(bank: Bank) -> None:
     assert [tuple(each) for each in audited[-3:]] == [
         ("remove", "energy price tier cheap"), ("remove", "energy price tier powerful"), ("add", "energy price task draft"),
     ]  # fmt: skip
+
+
+def test_without_a_price_no_statement_is_about_energy(bank: Bank) -> None:
+    """A deployment that does not use it pays no query for it, once a process has seen that there is no price."""
+    bank.price(remove=PRICES)
+    bank.ask()
+    statements: list[str] = []
+    event.listen(bank.engine, "before_cursor_execute", lambda *about: statements.append(about[2]))
+    one, _ = bank.ask()
+    bank.start(one)
+    assert bank.end(one, 1) == "recorded"
+    assert any("INSERT INTO requests" in each for each in statements)
+    assert [each for each in statements if "energy_" in each] == []
 
 
 def test_a_price_that_changes_does_not_change_what_was_reserved(bank: Bank) -> None:
