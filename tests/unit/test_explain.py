@@ -204,6 +204,15 @@ def test_an_answer_of_the_response_cache_is_no_call() -> None:
     assert (known.cost, known.calls, known.adjustments, "call" in texts) == (0, (), (), False)
 
 
+def test_a_downgrade_says_what_would_have_been_called() -> None:
+    """The story names the first choice that the user's energy did not reach for, and nothing where it did."""
+    one, usages, answer = events()
+    for instead, said in (("openai/gpt-5", True), (None, False)):
+        story = story_of(known_of(one, usages, {**answer, "downgraded_from": instead}))
+        [text] = [moment.text for moment in story.moments if moment.kind == "admitted"]
+        assert ("instead of openai/gpt-5, for want of energy" in text) is said
+
+
 def test_a_machine_gets_all_of_it() -> None:
     """The JSON has each event with its time after creation, the calls and decisions as they are, and no bodies unasked."""
     known = known_of(*events())
