@@ -62,7 +62,9 @@ class Admit:
     def __init__(
         self, codec: Codec, transactions: Transactions, tasks: Callable[[], Tasks], planner: Planner, rules: AdmitRules,
         partitions: Partitions, clock: Clock, callers: Callers | None = None,
+        violated: Callable[[ledger.NotAdmitted], None] = lambda _: None,
     ) -> None:  # fmt: skip
+        """`violated` hears why a request was not admitted."""
         self._codec = codec
         self._encoder = Encoder(codec, "admit", clock)
         self._transactions = transactions
@@ -72,6 +74,7 @@ class Admit:
         self._partitions = partitions
         self._clock = clock
         self._callers = callers or AsTheySay()
+        self._violated = violated
         self._cache = Cache(codec, transactions, clock)
         self._waiting = Waiting(transactions, clock, rules.most_waiting)
 
@@ -122,10 +125,12 @@ class Admit:
                 entry = replace(self._call_entry(request, body, plan, now), known=entry.known)
                 admitted = await self._waiting.admit(entry, until)
         if admitted.refusal is not None and isinstance(plan, Plan):
-            now = self._clock()
-            refused = pack(self._answered(_refused(request, plan, admitted.refusal, now), trace, copy_to))
+            now, why = self._clock(), admitted.refusal
+            refused = pack(self._answered(_refused(request, plan, why, now), trace, copy_to))
             entry = self._entry(request["request_id"], body, request["tenant"], now, answer=refused)
             admitted = await self._transactions.run(ledger.admit, entry)
+            if admitted.kind == "new":
+                self._violated(why)
         if admitted.kind == "other" and times_seen(record.headers):
             # Its caller was told that these bytes cannot be read, and keeps that answer when they can be, later.
             as_bytes = replace(entry, body_hash=hashlib.sha256(record.value or b"").digest())

@@ -1,7 +1,7 @@
 """Write the Grafana dashboards of `deploy/grafana/dashboards`: `python -m cli.dashboards` (or `--check`, which fails on drift).
 
 The ClickHouse dashboard says what calls cost and how they ended, by tenant and model; those of Prometheus how the workers do,
-and how providers do and are chosen. A panel here is one line or two: its title, its unit and its queries.
+and how providers do and are chosen; that of quotas asks both. A panel here is one line or two: its title, its unit and its queries.
 """
 # ruff: noqa: S608
 # The statements are put together from constants of this file and are run by Grafana.
@@ -107,11 +107,7 @@ def _average(name: str) -> str:
 
 def money() -> dashboard.Dashboard:
     """Spend, calls, errors, tokens and latency, from ClickHouse."""
-    tenants = (
-        dashboard.QueryVariable("tenant").label("Tenant").datasource(CLICKHOUSE).multi(True).include_all(True)
-        .query("SELECT DISTINCT tenant FROM usage_by_minute ORDER BY tenant").refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
-    )  # fmt: skip
-    board = _dashboard("Millstream: spend and answers", "millstream-spend", "now-24h").with_variable(tenants)
+    board = _dashboard("Millstream: spend and answers", "millstream-spend", "now-24h").with_variable(_tenants())
     for row, panels in (("Spend", _spend()), ("Answers", _answers())):
         board.with_row(dashboard.Row(row))
         for panel in panels:
@@ -272,13 +268,66 @@ def providers() -> dashboard.Dashboard:
     )  # fmt: skip
 
 
+def quota() -> dashboard.Dashboard:
+    """What users and accounts use of their limits, from ClickHouse and Prometheus."""
+    rate = "[$__rate_interval]"
+    board = (
+        _dashboard("Millstream: quotas", "millstream-quota", "now-24h").with_variable(_tenants())
+        .with_row(dashboard.Row("Accounts"))
+        .with_panel(metric("Spent of limits of money", "currencyUSD", _="max by (account, limit) (millstream_account_spent_usd)"))
+        .with_panel(metric("Held by open requests", "currencyUSD", _="max by (account, limit) (millstream_account_reserved_usd)"))
+        .with_panel(metric("Refused by a limit", "short", _=f"sum by (code, meter) (increase(provider_quota_violations_total{rate})) > 0"))
+        .with_row(dashboard.Row("Users"))
+    )  # fmt: skip
+    for panel in _quotas():
+        board.with_panel(panel)
+    return board
+
+
+def _quotas() -> list[Any]:
+    who = "if(user = '', tenant, concat(tenant, '/', user)) AS name"
+    tokens = " + ".join(f"tokens_{name}" for name in TOKEN_CLASSES)
+    raised = CREATED.replace("created_at", "raised_at")
+    return [
+        sql_over_time(
+            "Spend by user",
+            "currencyUSD",
+            f"{BY_TIME} {who}, sum(cost_nano_usd) / 1e9 AS usd {OVER} GROUP BY time, name ORDER BY time LIMIT 50 BY time",
+            bars=True,
+        ),
+        sql_over_time(
+            "Tokens by user",
+            "short",
+            f"{BY_TIME} {who}, sum({tokens}) AS used {OVER} GROUP BY time, name ORDER BY time LIMIT 50 BY time",
+            bars=True,
+        ),
+        sql_table(
+            "Users refused by a limit",
+            "SELECT tenant, user, error_code, count() AS requests, max(created_at) AS latest FROM responses "
+            f"WHERE {CREATED} AND error_code LIKE 'policy_%' GROUP BY tenant, user, error_code ORDER BY requests DESC LIMIT 50",
+        ),
+        sql_table(
+            "Limits that were reached",
+            "SELECT raised_at, subject AS account, details['limit'] AS limit_of, details['share'] AS percent, message "
+            f"FROM alerts WHERE {raised} AND kind IN ('limit_near', 'limit_reached') ORDER BY raised_at DESC LIMIT 50",
+        ),
+    ]
+
+
+def _tenants() -> dashboard.QueryVariable:
+    return (
+        dashboard.QueryVariable("tenant").label("Tenant").datasource(CLICKHOUSE).multi(True).include_all(True)
+        .query("SELECT DISTINCT tenant FROM usage_by_minute ORDER BY tenant").refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+    )  # fmt: skip
+
+
 def _dashboard(title: str, uid: str, since: str) -> dashboard.Dashboard:
     return dashboard.Dashboard(title).uid(uid).tags(["millstream"]).time(since, "now").refresh("30s").readonly()
 
 
 def generated() -> dict[Path, str]:
     """Every dashboard file and the text it should hold."""
-    boards = {"spend": money(), "flow": flow(), "providers": providers()}
+    boards = {"spend": money(), "flow": flow(), "providers": providers(), "quota": quota()}
     made = {FOLDER / f"{name}.json": board.build() for name, board in boards.items()}
     for board in made.values():
         for number, panel in enumerate(board.panels or (), 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, func, or_, select
 
 from config.limit_models import COUNTERS
 from config.limits import read
@@ -53,6 +53,30 @@ def uses(db: Connection, now: int, account: str = PLATFORM) -> list[Use]:
         count = limits.count(limit, path, now)
         made.append(Use(path, limit, level(count, cells[path, subject]), count.ends))
     return made
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """What an account has used and holds of a limit of money, in nano-USD; the account `other` stands for all further ones."""
+
+    account: str
+    subject: str
+    used: int
+    reserved: int
+
+
+def money(db: Connection, now: int, most: int) -> list[Money]:
+    """The accounts with the most money used and held of limits whose window is not over, and what all others come to."""
+    used, reserved = func.sum(COUNTERS.c.used), func.sum(COUNTERS.c.reserved)
+    live = COUNTERS.c.subject.startswith("usd ") & (COUNTERS.c.ends > now)
+    key = COUNTERS.c.account, COUNTERS.c.subject
+    ordered = select(*key, used, reserved).where(live).group_by(*key).order_by((used + reserved).desc(), *key)
+    found = [Money(account, subject, int(u), int(r)) for account, subject, u, r in db.execute(ordered.limit(most))]
+    if len(found) == most:
+        all_used, all_reserved = db.execute(select(used, reserved).where(live)).one()
+        rest = int(all_used) - sum(m.used for m in found), int(all_reserved) - sum(m.reserved for m in found)
+        found.append(Money("other", "", *rest))
+    return found
 
 
 def _within(path: str, account: str) -> bool:

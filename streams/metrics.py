@@ -1,8 +1,8 @@
 """What a worker tells Prometheus about its stages and its ledger, its provider calls and its routing.
 
 Names follow OpenTelemetry's conventions for generative AI where these have one
-(https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/), in Prometheus' spelling. No label holds a user, a tenant
-or an id: what a single one of them does is a question for ClickHouse.
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/), in Prometheus' spelling. Beside the few accounts with the
+most money no label holds a user, a tenant or an id: what a single one of them does is a question for ClickHouse.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from config.monitoring import new_registry
 from core.errors import CODES
 from core.outcome import Drop, Emit, Fail, Outcome, Reject
 from streams.call_metrics import CallMetrics
+from streams.quota_metrics import QuotaMetrics
 from streams.routing_metrics import RoutingMetrics
 
 TRANSACTION_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
@@ -31,7 +32,7 @@ REASONS = tuple(code for code in CODES if code == "caller_undecodable" or code.s
 
 
 class Metrics:
-    """The metrics of one worker process; `registry` holds them, those of `calls` and `routing` as well.
+    """The metrics of one worker process; `registry` holds them, those of `calls`, `routing` and `quota` as well.
 
     A series that could appear with its first event begins at 0 instead, so that `increase()` sees that event.
     """
@@ -41,6 +42,7 @@ class Metrics:
         self._models: set[str] = set()
         self.calls = CallMetrics(registry, self._bounded)
         self.routing = RoutingMetrics(registry, self._bounded)
+        self.quota = QuotaMetrics(registry)
         self._records = cache(Counter(
             "millstream_records_total", "Records that a stage has dealt with.", ("stage", "outcome"), registry=registry,
         ).labels)  # fmt: skip

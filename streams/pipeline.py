@@ -60,7 +60,11 @@ def admit(tools: Tools, _: Send) -> Handler:
     partitions = tools.reply_topics.partitions
     files = Tasks.load(s)
     tasks = following(tools.registry, lambda registry: files.with_stored(registry.tasks))
-    return Admit(tools.codec, tools.transactions, tasks, planner, rules, partitions, tools.clock, tools.callers)
+    tools.metrics.quota.add_violations()
+    return Admit(
+        tools.codec, tools.transactions, tasks, planner, rules, partitions, tools.clock, tools.callers,
+        tools.metrics.quota.violated,
+    )  # fmt: skip
 
 
 def complete(name: str, tools: Tools, send: Send) -> Handler:

@@ -23,6 +23,7 @@ from streams.lease import Lease
 from streams.limit_alerts import limit_alerts
 from streams.metrics_server import serve
 from streams.pipeline import Stage
+from streams.quota_metrics import keep_accounts
 from streams.running import Running, watch
 from streams.tools import Tools, open_tools
 
@@ -112,6 +113,7 @@ class _Worker:
         if any(name.startswith("complete") for name in names):
             yield checker(tools, self._running[0].publisher.publish).run()
         if "meter" in names:
+            yield keep_accounts(tools)
             yield limit_alerts(tools, self._running[0].publisher.publish).run()
             yield _expire(tools)
             yield _purge(tools)

@@ -12,6 +12,7 @@ from agents.limit_alerts import LEASE_US, LimitAlerts
 from agents.outgoing import Encoder
 from config import upkeep
 from config.limit_models import LIMIT_ALERTS
+from config.limit_uses import money
 from config.transactions import Transactions
 from core.limits import Limit
 from core.outcome import Outgoing
@@ -139,3 +140,19 @@ def test_only_what_was_published_long_ago_is_forgotten(book: Book) -> None:
         assert len(db.execute(select(LIMIT_ALERTS)).all()) == 5
         upkeep.purge(db, NOW + 8 * DAY + 1, 8)
         assert {row.share for row in db.execute(select(LIMIT_ALERTS))} == {90, 100}
+
+
+def test_money_by_account_is_bounded_and_adds_up(book: Book) -> None:
+    """The accounts with the most money come first, all others are one, and windows that are over do not count."""
+    book.put(Limit("/acme/user:*", "usd", "day", 10_000_000_000), remove=[Limit("/acme", "requests", "day", 10)])
+    for user, nano in (("bo", 500), ("cy", 300), ("di", 200), ("ed", 100)):
+        assert book.admit(nano=nano, user=user)[1].kind == "new"
+
+    def found(now: int, most: int) -> list[tuple[str, str, int, int]]:
+        with book.engine.connect() as db:
+            return [(each.account, each.subject, each.used, each.reserved) for each in money(db, now, most)]
+
+    ana = [("/acme/user:ana", f"usd per {window}", 850_000_000, 8) for window in ("day", "month")]
+    assert found(NOW, 3) == [*ana, ("/acme/user:bo", "usd per day", 0, 500), ("other", "", 0, 600)]
+    assert [account for account, *_ in found(NOW, 9)[2:]] == [f"/acme/user:{user}" for user in ("bo", "cy", "di", "ed")]
+    assert found(NOW + 2 * DAY, 9) == ana[1:]

@@ -17,6 +17,9 @@ from confluent_kafka import Producer
 
 from cli.dashboards import FOLDER, generated, queries
 from cli.running import Running
+from config import limits
+from config.database import open_database
+from core.limits import Limit
 from core.topics import REQUESTS
 from local.processes import Child, free_port, wait_until
 from tests.promtool import PROMETHEUS, program, promtool
@@ -51,25 +54,34 @@ def rows(run: Running, sql: str) -> list[dict[str, object]]:
 
 
 def traffic() -> list[dict[str, Any]]:
-    """Requests of every kind that a panel shows: good, failed, unpriced."""
+    """Requests of every kind that a panel shows: good, failed, unpriced, refused by a limit."""
     return [
         told("One"),
         told("Two", sim={"status": 400}),
         told("Three", model="openai/gpt-unpriced"),
         told("Four", model="anthropic/claude-sonnet-4-5"),
+        told("Five", user="spent"),
     ]
 
 
 @pytest.fixture(scope="module")
-def filled(pipeline: Running) -> Running:
+def filled(pipeline: Running) -> Iterator[Running]:
     """The pipeline after traffic of every kind."""
+    engine = open_database(pipeline.settings.database_url)
+    spent, soft = Limit("/acme/user:spent", "usd", "month", 0), Limit("/acme", "usd", "month", 1, hard=False)
+    with engine.begin() as db:
+        limits.change(db, limits.Edit([spent, soft]), "test", 1)
     asked = traffic()
     answers = ask(pipeline, asked)
-    assert len(answers) == 4
+    assert len(answers) == 5
     ids = ", ".join(f"'{request['request_id']}'" for request in asked)
     assert eventually(lambda: rows(pipeline, f"SELECT 1 FROM usage WHERE request_id IN ({ids}) HAVING count() = 4"))
-    assert eventually(lambda: rows(pipeline, f"SELECT 1 FROM responses WHERE request_id IN ({ids}) HAVING count() = 4"))
-    return pipeline
+    assert eventually(lambda: rows(pipeline, f"SELECT 1 FROM responses WHERE request_id IN ({ids}) HAVING count() = 5"))
+    assert eventually(lambda: rows(pipeline, "SELECT 1 FROM alerts WHERE kind = 'limit_reached'"))
+    yield pipeline
+    with engine.begin() as db:
+        limits.change(db, limits.Edit(remove=[spent, soft]), "test", 2)
+    engine.dispose()
 
 
 def test_the_files_are_what_the_code_builds() -> None:
@@ -152,7 +164,7 @@ def test_prometheus_finds_what_every_panel_shows(filled: Running, prometheus: st
     producer = Producer({"bootstrap.servers": filled.settings.kafka_bootstrap})
     producer.produce(REQUESTS.on(filled.settings.topic_prefix), b"junk")
     assert producer.flush(10) == 0
-    assert len(ask(filled, traffic())) == 4
+    assert len(ask(filled, traffic())) == 5
     empty = dict(PROMQL)
 
     def all_found() -> bool:
