@@ -17,6 +17,7 @@ from agents.planning import Plan, Planner, call_of
 from agents.structured import schema_problem
 from agents.waiting import Waiting
 from config import ledger
+from config.holding import NotAdmitted
 from config.tasks import Prepared, Tasks
 from config.transactions import Transactions
 from core.accounts import path_of
@@ -62,7 +63,7 @@ class Admit:
     def __init__(
         self, codec: Codec, transactions: Transactions, tasks: Callable[[], Tasks], planner: Planner, rules: AdmitRules,
         partitions: Partitions, clock: Clock, callers: Callers | None = None,
-        violated: Callable[[ledger.NotAdmitted], None] = lambda _: None,
+        violated: Callable[[NotAdmitted], None] = lambda _: None,
     ) -> None:  # fmt: skip
         """`violated` hears why a request was not admitted."""
         self._codec = codec
@@ -257,7 +258,7 @@ def _asking(request: LlmRequest, plan: Plan) -> Asking:
     return Asking(_path(request), request["task"], plan.models, plan.amounts, plan.tiers)
 
 
-def _refused(request: LlmRequest, plan: Plan, why: ledger.NotAdmitted, now: int) -> LlmResponse:
+def _refused(request: LlmRequest, plan: Plan, why: NotAdmitted, now: int) -> LlmResponse:
     """The answer to a request that the ledger does not admit."""
     refused = refusal(request, "refused", why.error, now)
     return {**refused, "route": plan.fields["route"], "decisions": plan.fields["decisions"]}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from agents.outgoing import Clock
 from config import ledger
+from config.holding import NotAdmitted
 from config.transactions import Transactions
 from core.limits import Asking, CountKey, Refusal, concerns
 
@@ -90,7 +91,7 @@ class Waiting:
         finally:
             line.turn.release()
 
-    def _worth_it(self, refusal: ledger.NotAdmitted | None, until: int) -> bool:
+    def _worth_it(self, refusal: NotAdmitted | None, until: int) -> bool:
         """Whether there may be room before then: what is held is in the way, or a limit of a minute or an hour that resets."""
         now = self._clock()
         if not isinstance(refusal, Refusal) or refusal.retry_after_ms is None or now >= until:

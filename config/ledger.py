@@ -10,15 +10,15 @@ from __future__ import annotations
 import hmac
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
-from config import answers, counting, energy, energy_prices, limits
-from config.counting import Charge
+from config import answers, counting, energy
+from config.holding import PLACES, NotAdmitted, Taken, hold_more, verdicts
 from config.ledger_rows import THIS_ATTEMPT, attempts_of, in_turn, month_of, move, release, requests_of
-from config.limits import packed_asking, unpacked_asking
+from config.limits import packed_asking
 from config.models import ATTEMPTS, REQUESTS
 from config.upkeep import living
 from core.attempts import (
@@ -26,21 +26,15 @@ from core.attempts import (
     CallState,
     Ending,
     HedgeState,
-    Left,
     OpenAttempt,
-    OverLimit,
     Step,
     attempt_id,
     ending,
     hedge_step,
     next_step,
 )
-from core.energy import Short
-from core.limits import Amounts, Asking, Meter, Refusal, UnknownAccount
+from core.limits import Asking
 from schemas.events import CostStatus
-
-#: Why a request is refused: a limit has no room, no limit names its account, its user has too little energy.
-NotAdmitted = Refusal | UnknownAccount | Short
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +74,6 @@ class Admitted:
     answer: bytes | None
     plan: bytes | None = None
     refusal: NotAdmitted | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """What a new request holds of its limits, and the packed hold of its user's energy."""
-
-    charges: Sequence[Charge] = ()
-    energy: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +151,7 @@ class Calls:
 def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
     """Admit requests and hold their reservations; a request id counts once, whoever comes first."""
     known = {row.request_id: row for row in requests_of(db, (e.request_id for e in entries))}
-    verdicts = _verdicts(db, [entry for entry in entries if entry.request_id not in known])
+    judged = verdicts(db, [entry for entry in entries if entry.request_id not in known])
     results: list[Admitted] = []
     rows: dict[str, dict[str, Any]] = {}
     held: Counter[tuple[str, str]] = Counter()
@@ -179,8 +165,8 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
                 Admitted(kind, earlier["admitted_at"], earlier["reserved_nano"], earlier["answer"], earlier["plan"])
             )
             continue
-        verdict = verdicts.get(entry.request_id, _Taken())
-        if not isinstance(verdict, _Taken):
+        verdict = judged.get(entry.request_id, Taken())
+        if not isinstance(verdict, Taken):
             results.append(Admitted("refused", entry.now, 0, None, refusal=verdict))
             continue
         reserve = entry.reserve_nano if entry.answer is None else 0
@@ -198,35 +184,6 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
         db.execute(_ADMIT, list(rows.values()))
     move(db, {account: (0, amount, 0) for account, amount in held.items() if amount})
     return results
-
-
-def _verdicts(db: Connection, entries: Sequence[Admission]) -> dict[str, _Taken | NotAdmitted]:
-    """What new requests hold of their limits and of energy, both or nothing, or why they are refused; an id counts once."""
-    new = {entry.request_id: entry for entry in reversed(entries)}
-    judged = [e for e in reversed(new.values()) if e.known or (e.asking is not None and e.answer is None)]
-    if not judged:
-        return {}
-    holding = limits.current(db)
-    unknown = {e.request_id: UnknownAccount(who) for e in judged if e.known and (who := holding.unknown(e.known))}
-    asked = [
-        (e.request_id, e.asking, e.now)
-        for e in judged
-        if e.request_id not in unknown and e.asking is not None and e.answer is None
-    ]
-    till = energy.till(db, energy_prices.current(db, holding.version), asked)
-    admits = None if till is None else (lambda place: till.take(asked[place][0]))
-    found = counting.reserve(db, holding, [(asking, now) for _, asking, now in asked], admits=admits)
-    verdicts: dict[str, _Taken | NotAdmitted] = {**unknown}
-    for (one, _, _), verdict in zip(asked, found, strict=True):
-        if isinstance(verdict, Refusal):
-            verdicts[one] = verdict
-        elif till is not None and one in till.shorts:
-            verdicts[one] = till.shorts[one]
-        else:
-            verdicts[one] = _Taken(verdict, None if till is None else till.held(one))
-    if till is not None:
-        till.close()
-    return verdicts
 
 
 def known(db: Connection, ids: Sequence[str]) -> list[bool]:
@@ -255,7 +212,7 @@ def _start(db: Connection, entries: Sequence[Start]) -> list[Started]:
         rows = attempts[entry.request_id]
         step = _step(entry, request, rows, alive - {entry.owner})
         if isinstance(step, Begin):
-            step = _hold_more(db, request, rows, step, entry.now)
+            step = hold_more(db, request, rows, step, entry.now)
         if isinstance(step, Begin):
             begun.append({
                 "request_id": entry.request_id, "number": step.number, "reason": step.reason, "owner": entry.owner,
@@ -265,46 +222,6 @@ def _start(db: Connection, entries: Sequence[Start]) -> list[Started]:
     if begun:
         db.execute(_BEGIN, begun)
     return results
-
-
-def _hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step: Begin, now: int) -> Step:
-    """Hold what a further call can cost beside those whose cost is not settled; the step that follows.
-
-    The first call has what was reserved with the admission, as long as that has not expired; `now` is when it is to begin.
-    """
-    unsettled = [row for row in rows if not row.settled and row.cost_status != "not_charged"]
-    if request.asking is None or not (unsettled or request.expired_at):
-        return step
-    asking, charges = unpacked_asking(request.asking), counting.unpacked(request.charges)
-    bound = asking.amounts
-    nano = (bound.nano or 0) + sum(bound.nano or 0 if row.cost_nano is None else row.cost_nano for row in unsettled)
-    more = Amounts(
-        None if bound.nano is None else max(0, nano - counting.held(charges, "usd")),
-        max(0, bound.tokens * (1 + len(unsettled)) - counting.held(charges, "tokens")),
-    )
-    asked = replace(asking, amounts=more), request.admitted_at
-    meters = (*_MONEY_AND_TOKENS, *(_PLACES if request.expired_at else ()))
-    till, one = energy.till_again(db, request, now), request.request_id
-    admits = None if till is None else (lambda _: till.take(one))
-    verdict = counting.reserve(db, limits.current(db), [asked], meters, admits)[0]
-    if isinstance(verdict, Refusal):
-        return Left() if step.reason == "hedge" else OverLimit(verdict.error)
-    if till is not None and one in till.shorts:
-        return OverLimit(till.shorts[one].error)
-    if till is not None:
-        till.close()
-    taken = _Taken(counting.merged(charges, verdict), request.energy if till is None else till.held(one))
-    _keep_held(db, request, taken, max(0, nano - request.reserved_nano))
-    return step
-
-
-def _keep_held(db: Connection, request: Row[Any], taken: _Taken, more_nano: int) -> None:
-    row = {
-        "of": request.request_id, "charges": counting.packed(taken.charges), "energy": taken.energy, "expired_at": None,
-        "reserved_nano": request.reserved_nano + more_nano,
-    }  # fmt: skip
-    db.execute(_HOLD, [row])
-    move(db, {(request.account, request.window): (0, more_nano, 0)})
 
 
 def end(db: Connection, entries: Sequence[End]) -> list[Ending]:
@@ -355,7 +272,7 @@ def _end(db: Connection, entries: Sequence[End]) -> list[Ending]:
         db.execute(_ANSWER, done)
         energy.settle(db, over)
         held = [charge for d in done for charge in counting.unpacked(requests[d["of"]].charges)]
-        counting.release(db, held, _PLACES)
+        counting.release(db, held, PLACES)
         # No settlement follows that would free what is held for these.
         nothing_to_settle = [d["of"] for d in done if all(a.settled for a in attempts[d["of"]])]
         if nothing_to_settle:
@@ -447,10 +364,6 @@ def _ahead(entry: End, request: Row[Any] | None, rows: list[Row[Any]]) -> list[R
     return [row for row in others if row.candidate > request.candidate]
 
 
-#: What is given back with the answer, and what waits for its settlement.
-_PLACES: tuple[Meter, ...] = ("concurrent",)
-_MONEY_AND_TOKENS: tuple[Meter, ...] = ("usd", "tokens")
-
 #: Built once: building a statement costs more than running it.
 _ADMIT = insert(REQUESTS)
 _BEGIN = insert(ATTEMPTS)
@@ -459,5 +372,4 @@ _ANSWERED = select(REQUESTS.c.request_id, REQUESTS.c.answer.is_not(None)).where(
 )
 _END = update(ATTEMPTS).where(*THIS_ATTEMPT)
 _ANSWER = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
-_HOLD = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
 _MOVE_TO = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from config.ledger import NotAdmitted
+from config.holding import NotAdmitted
 from config.limit_uses import Money, money
 from core.energy import Short
 from core.limits import NANO, Refusal
