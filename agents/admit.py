@@ -144,7 +144,7 @@ class Admit:
         kept = Plan.unpacked(admitted.plan or b"")
         made = request if kept.made is None else self._codec.decode_blocking("LlmRequest", kept.made)
         ready = cast(LlmRequest, made)
-        call = call_of(ready, kept, admitted.admitted_at, copy_to, self._cache.key(ready, kept))
+        call = call_of(ready, kept, admitted.admitted_at, copy_to, self._cache.key(ready, kept), admitted.near)
         return Emit((self._encoder.call(call, trace),))
 
     def _call_entry(self, request: LlmRequest, body: bytes, plan: Plan, now: int) -> ledger.Admission:

@@ -23,7 +23,7 @@ from core.registry import Model, Registry, Tier, following
 from core.routing import Choice, Conditions, NoChoice, Router
 from core.standing import UNKNOWN, Standing
 from core.trust import Caller, not_for
-from schemas.events import Candidate, Decision, Error, LlmCall, LlmRequest, ReplyTo
+from schemas.events import Candidate, Decision, Error, LlmCall, LlmRequest, NearLimit, ReplyTo
 
 DAY_US = 86_400_000_000
 #: Hears of each choice: provider and model of the first candidate, the route's name, the complexity where it was scored.
@@ -198,12 +198,13 @@ def _plan(choice: Choice, output: int, prompt_version: str | None, repair: bool,
 
 
 def call_of(
-    request: LlmRequest, plan: Plan, admitted_at: int, reply_to: ReplyTo | None, cache_key: bytes | None
+    request: LlmRequest, plan: Plan, admitted_at: int, reply_to: ReplyTo | None, cache_key: bytes | None,
+    near: Sequence[NearLimit] = (),
 ) -> LlmCall:  # fmt: skip
-    """The call of a request to its first candidate, whose answer is kept under `cache_key`."""
+    """The call of a request to its first candidate, whose answer is kept under `cache_key`; `near` are limits nearly used up."""
     until = None if cache_key is None else admitted_at + (plan.cache_seconds or 0) * 1_000_000
     call = {
         "request": request, **plan.fields, "beside": None, "admitted_at": admitted_at, "cache_key": cache_key,
-        "cache_until": until, "reply_to": reply_to,
+        "cache_until": until, "reply_to": reply_to, "near_limits": list(near),
     }  # fmt: skip
     return at_candidate(cast(LlmCall, call), 0)

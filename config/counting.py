@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 
 from config.dialects import inserts
 from config.limit_models import COUNTERS, LIMIT_ALERTS
+from core.accounts import PLATFORM
 from core.limits import (
     SHARES,
     Amounts,
@@ -31,6 +32,7 @@ from core.limits import (
     level,
     refusal,
 )
+from schemas.events import NearLimit
 
 #: An account, what is limited of it, and where a cell of its count begins.
 Place = tuple[str, str, int]
@@ -38,7 +40,11 @@ Place = tuple[str, str, int]
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What a request holds in a cell of a count; `model` is the pattern of the calls that count there, None for all."""
+    """What a request holds in a cell of a count; `model` is the pattern of the calls that count there, None for all.
+
+    `share` is how much of the limit was used or held when the request was admitted, itself included, in percent;
+    that is not kept.
+    """
 
     account: str
     subject: str
@@ -46,6 +52,7 @@ class Charge:
     meter: Meter
     held: int
     model: str | None
+    share: int = 0
 
     @property
     def place(self) -> Place:
@@ -71,6 +78,15 @@ def packed(charges: Sequence[Charge]) -> bytes | None:
 def unpacked(kept: bytes | None) -> list[Charge]:
     """The charges that `packed` gave."""
     return [Charge(*each) for each in orjson.loads(kept)] if kept else []
+
+
+def near(charges: Iterable[Charge]) -> list[NearLimit]:
+    """The limits that were nearly used up when the request with these charges was admitted; the platform's concern no caller."""
+    return [
+        NearLimit(account=c.account, limit=c.subject, percent=c.share)
+        for c in charges
+        if c.share >= SHARES[0] and c.account != PLATFORM
+    ]
 
 
 def held(charges: Iterable[Charge], meter: Meter) -> int:
@@ -119,7 +135,10 @@ def reserve(
             used, held = (charge.held, 0) if charge.meter == "requests" else (0, charge.held)
             moves.add(charge.place, used, held)
             cells[charge.place[:2]] = _added(cells[charge.place[:2]], charge.begins, used, held)
-        results.append(charges)
+        results.append([
+            replace(charge, share=level(count, cells[count.key]).share(count.limit))
+            for charge, count in zip(charges, found, strict=True)
+        ])  # fmt: skip
     moves.make(db)
     exhausted = {(*no.count.key, no.count.begins) for no in results if isinstance(no, Refusal) and no.used_up}
     _tell(db, [

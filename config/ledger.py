@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import orjson
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from config import answers, counting, energy
@@ -34,7 +35,7 @@ from core.attempts import (
     next_step,
 )
 from core.limits import Asking
-from schemas.events import CostStatus
+from schemas.events import CostStatus, NearLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ class Admitted:
     `new`: it stands now. `same`: the id was known with this body, `answer` being its packed answer if there is one. `other`:
     the id was known with another body, nothing changed. `refused`: it is not known and does not fit into a limit, or no limit
     names its accounts, or it costs more energy than its user has left, for the reason in `refusal`; nothing changed.
-    `admitted_at`, `reserved_nano` and `plan` are those of the first
-    admission.
+    `admitted_at`, `reserved_nano`, `plan` and `near`, the limits
+    that were nearly used up, are those of the first admission.
     """
 
     kind: Literal["new", "same", "other", "refused"]
@@ -74,6 +75,7 @@ class Admitted:
     answer: bytes | None
     plan: bytes | None = None
     refusal: NotAdmitted | None = None
+    near: Sequence[NearLimit] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,25 +163,27 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
         if earlier is not None:
             same = hmac.compare_digest(earlier["body_hash"], entry.body_hash)
             kind: Literal["same", "other"] = "same" if same else "other"
-            results.append(
-                Admitted(kind, earlier["admitted_at"], earlier["reserved_nano"], earlier["answer"], earlier["plan"])
-            )
+            near = orjson.loads(earlier["near"]) if earlier["near"] else ()
+            first = earlier["admitted_at"], earlier["reserved_nano"], earlier["answer"], earlier["plan"]
+            results.append(Admitted(kind, *first, near=near))
             continue
         verdict = judged.get(entry.request_id, Taken())
         if not isinstance(verdict, Taken):
             results.append(Admitted("refused", entry.now, 0, None, refusal=verdict))
             continue
         reserve = entry.reserve_nano if entry.answer is None else 0
+        near = counting.near(verdict.charges)
         rows[entry.request_id] = {
             "request_id": entry.request_id, "body_hash": entry.body_hash, "account": entry.account,
             "window": month_of(entry.now), "reserved_nano": reserve, "admitted_at": entry.now,
             "answer": entry.answer, "done_at": entry.now if entry.answer is not None else None, "candidate": 0,
             "plan": entry.plan, "asking": packed_asking(entry.asking) if entry.asking is not None else None,
             "charges": counting.packed(verdict.charges), "energy": verdict.energy,
+            "near": orjson.dumps(near) if near else None,
             "expires_at": entry.expires_at if entry.answer is None else None,
         }  # fmt: skip
         held[entry.account, month_of(entry.now)] += reserve
-        results.append(Admitted("new", entry.now, reserve, entry.answer, entry.plan))
+        results.append(Admitted("new", entry.now, reserve, entry.answer, entry.plan, near=near))
     if rows:
         db.execute(_ADMIT, list(rows.values()))
     move(db, {account: (0, amount, 0) for account, amount in held.items() if amount})

@@ -10,7 +10,7 @@ METADATA = MetaData()
 #: still held for the request; `candidate` is the place of the model whose turn it is, of the candidates in `plan`. `asking` is
 #: what tells the limits that it counts against, `charges` what it holds of them (`config.counting`). What is held for a request
 #: that nobody works on is given back at `expires_at`, and `expired_at` says when it was. `energy` is what it holds of its user's
-#: credits (`config.energy`), until it has its answer.
+#: credits (`config.energy`), until it has its answer. `near` tells the limits that were nearly used up when it was admitted.
 REQUESTS = Table(
     "requests",
     METADATA,
@@ -29,6 +29,7 @@ REQUESTS = Table(
     Column("expires_at", BigInteger),
     Column("expired_at", BigInteger),
     Column("energy", LargeBinary),
+    Column("near", LargeBinary),
     Index("requests_expires_at", "expires_at"),
     Index("requests_done_at", "done_at"),
 )

@@ -152,6 +152,7 @@ def response(
         complexity=call["complexity"],
         prompt_version=call["prompt_version"],
         downgraded_from=call["downgraded_from"],
+        near_limits=call["near_limits"],
     )
     return cast(LlmResponse, answer)
 
@@ -186,6 +187,7 @@ def refusal(request: LlmRequest, outcome: Outcome, failure: Error | None, finish
         prompt_version=None,
         cached_from=None,
         downgraded_from=None,
+        near_limits=[],
     )
     return cast(LlmResponse, answer)
 

@@ -345,6 +345,25 @@ class Decision(TypedDict):
     """
 
 
+class NearLimit(TypedDict):
+    """
+    A limit of which at least 80 % were used or held once a request was admitted.
+    """
+
+    account: str
+    """
+    The account, such as `/acme/user:ana`.
+    """
+    limit: str
+    """
+    What is limited, such as `usd per month`.
+    """
+    percent: int
+    """
+    How much of it was used or held, rounded down; a soft limit may be over 100.
+    """
+
+
 class LlmResponse(TypedDict):
     """
     The one answer to a request, whatever its outcome.
@@ -478,6 +497,10 @@ class LlmResponse(TypedDict):
     """
     The first choice, as `provider/model`, where its price in energy was more than the user had left; null where the first choice stands.
     """
+    near_limits: list[NearLimit]
+    """
+    Limits of the request's tenant, project, user and key that were nearly used up when it was admitted.
+    """
 
 
 class Candidate(TypedDict):
@@ -594,6 +617,10 @@ class LlmCall(TypedDict):
     downgraded_from: str | None
     """
     The first choice, as `provider/model`, where its price in energy was more than the user had left; null where the first choice stands.
+    """
+    near_limits: list[NearLimit]
+    """
+    Limits of the request's tenant, project, user and key that were nearly used up when it was admitted.
     """
     cache_key: bytes | None
     """

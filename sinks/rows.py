@@ -107,6 +107,11 @@ DERIVED: dict[str, tuple[tuple[str, str, Derive], ...]] = {
         ("decisions_kept", "Array(Bool)", _all("kept")),
         ("decisions_reason", "Array(String)", _all("reason")),
     ),
+    "LlmResponse.near_limits": (
+        ("near_limits_account", "Array(String)", _all("account")),
+        ("near_limits_limit", "Array(LowCardinality(String))", _all("limit")),
+        ("near_limits_percent", "Array(Int32)", _all("percent")),
+    ),
     "DeadLetter.key": (("key", "String", _key_text),),
     "DeadLetter.value": (("value_bytes", "Nullable(Int64)", _size),),
     "DeadLetter.headers": (("header_count", "Int32", len),),

@@ -84,6 +84,7 @@ def test_nested_fields_null_strings_and_lengths() -> None:
         "tags": {"team": "search"},
         "outcome": "completed",
         "decisions": [],
+        "near_limits": [{"account": "/acme", "limit": "usd per day", "percent": 84}],
         "output": [{"type": "text", "text": "hello", **part}, {"type": "text", "text": "you", **part}],
         "tokens": dict.fromkeys(TOKEN_CLASSES) | {"input_uncached": 12, "cache_read": 0},
         "created_at": 1_700_000_000_000_000,
@@ -101,6 +102,11 @@ def test_nested_fields_null_strings_and_lengths() -> None:
         "",
         {"team": "search"},
         8,
+    )
+    assert (row["near_limits_account"], row["near_limits_limit"], row["near_limits_percent"]) == (
+        ["/acme"],
+        ["usd per day"],
+        [84],
     )
     assert (row["tokens_input_uncached"], row["tokens_cache_read"], row["tokens_reasoning"]) == (12, 0, None)
     assert (row["error_code"], row["error_retryable"], row["created_at"]) == ("", None, 1_700_000_000_000_000)
