@@ -18,7 +18,7 @@ COMMANDS = {
     "cancel": "stop a request's call",
     "tail": "print the records of a topic as they come",
     "worker": "run the stage admit, complete or meter",
-    "sink": "copy requests, responses, usage and dead letters into ClickHouse",
+    "sink": "copy events into ClickHouse, or send alerts to webhooks",
     "report": "show spend, calls, errors, tokens and latency: in the terminal, as JSON, CSV or an HTML page",
     "query": "run SQL on ClickHouse and print the answer",
     "explain": "tell the whole story of a request: every event, decision, call, cost and time",

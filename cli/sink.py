@@ -1,4 +1,4 @@
-"""`millstream sink`: copy events into ClickHouse until SIGTERM."""
+"""`millstream sink`: copy events into ClickHouse, or alerts to webhooks, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,25 +10,36 @@ import threading
 from cli import kafka
 from cli.stackfile import stack_settings
 from config.schema_registry import open_codec
+from core.topics import ALERTS
 from sinks.rows import FACTS
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    """No options: everything comes from the settings."""
+    """What the sink is; everything else comes from the settings."""
+    parser.add_argument(
+        "to", nargs="?", choices=("clickhouse", "webhooks"), default="clickhouse",
+        help="where events go: all to ClickHouse (default), or alerts to MILLSTREAM_ALERT_WEBHOOKS",
+    )  # fmt: skip
 
 
-def run(_: argparse.Namespace) -> int:
-    """Run the sink; it retries while ClickHouse is away and stops on SIGTERM."""
-    from sinks import consumer
+def run(arguments: argparse.Namespace) -> int:
+    """Run the sink; it retries while its store or a webhook is away and stops on SIGTERM."""
+    from sinks import consumer, webhooks
     from sinks.metrics import SinkMetrics
     from sinks.metrics_server import serving
 
     settings = stack_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    kafka.need_topics(settings, [fact.topic for fact in FACTS])
+    to_webhooks = arguments.to == "webhooks"
+    if to_webhooks:
+        webhooks.receivers_of(settings)
+    kafka.need_topics(settings, [ALERTS] if to_webhooks else [fact.topic for fact in FACTS])
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
+    if to_webhooks:
+        webhooks.run(settings, stopped.is_set, open_codec(settings))
+        return 0
     metrics = SinkMetrics(settings)
     with serving(settings, metrics):
         consumer.run(settings, stopped.is_set, open_codec(settings), metrics)

@@ -134,6 +134,10 @@ class Settings(KafkaSettings, BaseSettings):
     sink_batch_seconds: Seconds = 1.0
     #: What ClickHouse keeps of prompts and answers, for 30 days: all, their SHA-256, or nothing.
     bodies: Literal["full", "hash", "off"] = "full"
+    #: Where `millstream sink webhooks` sends alerts, the key that signs them, and whether they may go to private addresses.
+    alert_webhooks: list[str] = []
+    alert_webhook_secret: SecretStr | None = None
+    alert_webhooks_private: bool = False
     log_level: str = "INFO"
 
     #: Where `/metrics`, `/healthz` and `/readyz` are served; port 0 serves none.
