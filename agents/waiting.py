@@ -50,9 +50,11 @@ class Waiting:
             admitted = await self._ask(entry)
         while self._worth_it(admitted.refusal, until):
             assert isinstance(admitted.refusal, Refusal)
-            line = self._lines.setdefault(admitted.refusal.count.key, _Line(admitted.refusal))
+            key = admitted.refusal.count.key
+            line = self._lines.get(key) or _Line(admitted.refusal)
             if line.length * 2 >= self._most or sum(each.length for each in self._lines.values()) >= self._most:
                 break
+            self._lines[key] = line
             line.length += 1
             try:
                 admitted = await self._stand(line, entry, entry.asking, until)

@@ -200,8 +200,13 @@ def test_so_many_wait_and_no_more(queue: Any) -> None:
         await q.ask("x", tenant="globex")
         waiting = [q.ask("b"), q.ask("c"), q.ask("y", tenant="globex"), q.ask("z", tenant="globex")]
         await asyncio.sleep(0.2)
-        for refused in (await q.ask("d"), await q.ask("e", tenant="globex")):
+        await q.ask("i", tenant="initech")
+        for refused in (await q.ask("d"), await q.ask("e", tenant="globex"), await q.ask("j", tenant="initech")):
             assert refused.refusal is not None and refused.refusal.error["retry_after_ms"]
+        await q.end("i")
+        assert (await q.ask("k", tenant="initech")).kind == "new"
+        q.through.remove("i")
+        q.through.remove("k")
         await q.end("a")
         await q.see("a", "x", "b")
         q.ask("f")
