@@ -357,20 +357,24 @@ def test_no_race_overspends_a_budget_and_none_leaves_a_rest(book: Book) -> None:
     kills = race(book.engine, "tests.contract.limit_racer", REQUESTS_OF_A_RACE)
     stop.set()
     watcher.join()
-    counted = book.counts()
+    counts = book.counts()
     with book.engine.connect() as db:
         charged = db.execute(select(ATTEMPTS.c.request_id, ATTEMPTS.c.cost_nano)).all()
         held = db.execute(
             select(REQUESTS.c.request_id).where(REQUESTS.c.charges.is_not(None) | (REQUESTS.c.reserved_nano != 0))
         ).all()
+    with reading(book.engine) as db:
+        audited = counted(db, time.time_ns() // 1_000, 8)
     spent = sum(CENT if cost is None else cost for _, cost in charged)
+    assert len(audited) == len(most)
+    assert [one for one in audited if (one.used, one.reserved) != (one.used_by_calls, one.held_by_requests)] == []
     assert kills > 0
     assert looks[0] > 20
     assert over == []
-    assert counted["/", "usd per day"] == counted["/acme", "usd per day"] == (spent, 0) == (100 * CENT, 0)
+    assert counts["/", "usd per day"] == counts["/acme", "usd per day"] == (spent, 0) == (100 * CENT, 0)
     assert held == []
     by_user = dict.fromkeys((limit.account for limit in users), 0)
     numbers = {request: number for number, request in enumerate(map(request_id, range(REQUESTS_OF_A_RACE)))}
     for request, cost in charged:
         by_user[asking_of(numbers[request]).path[-1]] += CENT if cost is None else cost
-    assert {account: counted[account, "usd per day"] for account in by_user} == {a: (s, 0) for a, s in by_user.items()}
+    assert {account: counts[account, "usd per day"] for account in by_user} == {a: (s, 0) for a, s in by_user.items()}
