@@ -37,23 +37,39 @@ def totals(db: Connection) -> Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldAttempt:
+    """An ended call: its cost in nano-USD, and, once it is settled, what counts of it against limits.
+
+    `tokens` is None where nobody knows them, `charged_nano` where it was settled before that was kept.
+    """
+
+    number: int
+    settled: bool
+    cost_nano: int | None
+    tokens: int | None
+    charged_nano: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
-    """What the ledger holds of one request: `attempts` are its ended calls as (number, settled, cost in nano-USD)."""
+    """What the ledger holds of one request; `attempts` are its ended calls."""
 
     request_id: str
     account: str
     window: str
     answered: bool
-    attempts: tuple[tuple[int, bool, int | None], ...]
+    attempts: tuple[HeldAttempt, ...]
 
 
 def held(db: Connection, ids: Iterable[str]) -> Iterator[Held]:
     """What the ledger holds of these requests; one that it does not know, or has forgotten, is left out. Locks nothing."""
     wanted = iter(ids)
     while chunk := list(islice(wanted, 500)):
-        attempts: dict[str, list[tuple[int, bool, int | None]]] = defaultdict(list)
+        attempts: dict[str, list[HeldAttempt]] = defaultdict(list)
         for row in db.execute(_ENDED_OF, {"ids": chunk}):
-            attempts[row.request_id].append((row.number, row.settled, row.cost_nano))
+            attempts[row.request_id].append(
+                HeldAttempt(row.number, row.settled, row.cost_nano, row.tokens, row.charged_nano)
+            )
         for row in db.execute(_HELD, {"ids": chunk}):
             yield Held(row.request_id, row.account, row.window, row.answered, tuple(attempts[row.request_id]))
 
@@ -163,9 +179,10 @@ def kept(db: Connection, request_id: str, now: int) -> Kept | None:
     )  # fmt: skip
 
 
-_ENDED_OF = select(ATTEMPTS.c.request_id, ATTEMPTS.c.number, ATTEMPTS.c.settled, ATTEMPTS.c.cost_nano).where(
-    ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True)), ATTEMPTS.c.ended_at.is_not(None)
-)
+_ENDED_OF = select(
+    ATTEMPTS.c.request_id, ATTEMPTS.c.number, ATTEMPTS.c.settled, ATTEMPTS.c.cost_nano, ATTEMPTS.c.tokens,
+    ATTEMPTS.c.charged_nano,
+).where(ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True)), ATTEMPTS.c.ended_at.is_not(None))  # fmt: skip
 _HELD = select(
     REQUESTS.c.request_id, REQUESTS.c.account, REQUESTS.c.window, REQUESTS.c.answer.is_not(None).label("answered")
 ).where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True)))

@@ -86,7 +86,7 @@ def _answer_line(told: Told, kept: Kept) -> Line:
 def _call_lines(told: Told, kept: Kept) -> Iterator[Line]:
     in_log, in_ledger = (Book(name, ["calls", "cost_nano_usd"]) for name in ("usage events", "ledger"))
     metered, settled = (
-        Book(name, ["calls", "cost_nano_usd"])
+        Book(name, ["calls", "cost_nano_usd", "tokens", "charged_nano_usd"])
         for name in ("usage events that meter has read", "settled calls in the ledger")
     )
     gone, waiting = 0, 0
@@ -98,14 +98,17 @@ def _call_lines(told: Told, kept: Kept) -> Iterator[Line]:
         in_log.add(key, (1, call.cost))
         waiting += not call.metered
         if call.metered:
-            metered.add(key, (1, call.cost))
+            metered.add(key, (1, call.cost, call.all_tokens, call.charged))
     for request_id, row in kept.requests.items():
-        for number, is_settled, cost in row.attempts:
-            key = _key(number, request_id)
+        for one in row.attempts:
+            key = _key(one.number, request_id)
             if key in in_log.entries or (request_id in told.due and request_id in told.answers):
-                in_ledger.add(key, (1, cost))
-            if is_settled and key in metered.entries:
-                settled.add(key, (1, cost))
+                in_ledger.add(key, (1, one.cost_nano))
+            if one.settled and key in metered.entries:
+                # What was settled before the ledger kept what counts against limits has what its event says.
+                kept_so = (one.tokens or 0, one.charged_nano)
+                counts = metered.entries[key][0][2:] if one.charged_nano is None else kept_so
+                settled.add(key, (1, one.cost_nano, *counts))
     forgot = kept.note(gone, "calls")
     yield compare("usage topic = calls in the ledger", in_log, in_ledger, forgot)
     late = [f"{waiting:,} usage events that meter has yet to read"] if waiting else []
@@ -162,7 +165,7 @@ def _unknown_line(name: str, told: Told, kept: Kept) -> Line:
     adjustments: Counter[Account] = Counter()
     for call in _forgotten(told, kept):
         bounds[_charged(call)] += call.bound if call.cost is None else 0
-    settled = {(i, number) for i, row in kept.requests.items() for number, done, _ in row.attempts if done}
+    settled = {(i, one.number) for i, row in kept.requests.items() for one in row.attempts if one.settled}
     for call in told.calls.values():
         if call.cost is None and (call.request_id, call.number) in settled:
             row = kept.requests[call.request_id]

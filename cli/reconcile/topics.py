@@ -50,6 +50,16 @@ class Call:
     bound: int
     metered: bool
 
+    @property
+    def all_tokens(self) -> int:
+        """The tokens of all classes that are known."""
+        return sum(tokens or 0 for tokens in self.tokens)
+
+    @property
+    def charged(self) -> int:
+        """What counts of it against limits of money."""
+        return self.bound if self.cost is None else self.cost
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:

@@ -263,7 +263,9 @@ def test_reading_sees_one_moment_and_holds_up_nobody(book: Book) -> None:
         assert book.end(1, b"answer", cost=7)
         assert [(row.answered, row.attempts) for row in audit.held(db, [book.id])] == [(False, ())]
     with reading(book.engine) as db:
-        assert [(row.answered, row.attempts) for row in audit.held(db, [book.id])] == [(True, ((1, False, 7),))]
+        assert [(row.answered, row.attempts) for row in audit.held(db, [book.id])] == [
+            (True, (audit.HeldAttempt(1, False, 7, None, None),))
+        ]
 
 
 def test_what_was_never_admitted_is_not_called(book: Book) -> None:

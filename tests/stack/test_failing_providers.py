@@ -106,12 +106,12 @@ class Seen:
         for usage, call in zip(usages, made, strict=True):
             assert usage["cost_nano_usd"] in (None, call["cost_nano_usd"])
             assert (usage["cost_status"] == "unknown") is (usage["cost_nano_usd"] is None)
-        settled = eventually(lambda: (found := self.held(answer)) and all(done for _, done, _ in found) and found)
-        assert [cost for _, _, cost in settled] == [usage["cost_nano_usd"] for usage in usages]
+        settled = eventually(lambda: (found := self.held(answer)) and all(one.settled for one in found) and found)
+        assert [one.cost_nano for one in settled] == [usage["cost_nano_usd"] for usage in usages]
         return usages
 
-    def held(self, answer: Event) -> tuple[tuple[int, bool, int | None], ...]:
-        """What the ledger holds of the request's calls: number, whether it is settled, cost."""
+    def held(self, answer: Event) -> tuple[audit.HeldAttempt, ...]:
+        """What the ledger holds of the request's calls."""
         engine = open_database(self.run.settings.database_url)
         with reading(engine) as db:
             (found,) = audit.held(db, [answer["request_id"]])
