@@ -30,6 +30,8 @@ MODELS = (
 TENANTS = 7
 #: Shares of the records.
 REPEATED, POISONED, REFUSED, SLOW, ONCE_ONLY, DEADLINE, STREAMED = 0.04, 0.02, 0.02, 0.05, 0.1, 0.02, 0.2
+#: Requests that wait for room in a limit.
+WAITING = 0.3
 #: Requests that name a task alone: three models may answer, and for the second kind the response cache. It has so many questions.
 ROUTED, CACHED, QUESTIONS = 0.25, 0.1, 40
 ROUTES = tuple(
@@ -143,6 +145,8 @@ class Traffic:
             line["model"] = "openai/no-such-model"
         if rng.random() < ONCE_ONLY:
             line["on_unknown_outcome"] = "fail"
+        if rng.random() < WAITING:
+            line["on_limit"] = "wait"
         if rng.random() < DEADLINE:
             line["deadline"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + rng.uniform(2, 30)))
         return line

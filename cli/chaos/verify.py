@@ -8,6 +8,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli.chaos.limits import overspent, still_held
 from cli.chaos.streams import streamed_line
 from cli.chaos.traffic import Traffic
 from cli.chaos.world import World
@@ -51,6 +52,7 @@ def verify(world: World, traffic: Traffic, progress: Callable[[str], None]) -> l
         _called_once(calls),
         streamed_line(settings),
         _nothing_open(world),
+        _within_limits(world),
     ]
 
 
@@ -138,4 +140,19 @@ def _open(db: Connection) -> list[str]:
     found += [f"call {row.number} of request {row.request_id}" for row in db.execute(calls)]
     if totals.reserved_nano and not found:
         found.append(f"accounts (reserved {totals.reserved_nano} nano-USD)")
-    return found
+    return found + still_held(db)
+
+
+def _within_limits(world: World) -> Line:
+    beyond, none = Book("ledger", ["accounts"]), Book("nothing", ["accounts"])
+    engine = open_database(world.run.settings.database_url)
+    try:
+        with reading(engine) as db:
+            found = world.overspent | overspent(db)
+    finally:
+        engine.dispose()
+    for account in sorted(found):
+        beyond.add(account, (1,))
+    if not world.looks:
+        beyond.add("no look at the limits was taken", (1,))
+    return compare("accounts beyond a hard limit at any look = nothing", beyond, none)

@@ -11,12 +11,15 @@ from dataclasses import dataclass, field
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.exc import SQLAlchemyError
 
 from cli import kafka
+from cli.chaos.limits import overspent
 from cli.chaos.world import World
 from cli.errors import CommandError
 from cli.top.groups import Lags, groups
 from cli.top.workers import pages
+from config.database import open_database, reading
 from core.topics import RESPONSES
 from sinks.rows import FACTS
 
@@ -64,7 +67,7 @@ class Watch:
                     break
             reader.close()
 
-        for work in (count, self._keep_lag, self._keep_samples):
+        for work in (count, self._keep_lag, self._keep_samples, self._keep_overspent):
             self._threads.append(threading.Thread(target=work, name=f"watch {work.__name__}", daemon=True))
             self._threads[-1].start()
         return self
@@ -98,6 +101,14 @@ class Watch:
                     self._memory(),
                 )
             )  # fmt: skip
+
+    def _keep_overspent(self) -> None:
+        engine = open_database(self.world.run.settings.database_url)
+        while not self._stopped.wait(LOOK_SECONDS / 5):
+            with suppress(SQLAlchemyError), reading(engine) as db:
+                self.world.overspent |= overspent(db)
+                self.world.looks += 1
+        engine.dispose()
 
     def _memory(self) -> dict[str, int]:
         pids = [(name.partition("-")[0], pid) for name, pid in self.world.supervisor.pids().items()]

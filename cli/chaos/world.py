@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cli.chaos.limits import WAIT_SECONDS, set_limits
 from cli.chaos.supervise import Member, Supervisor
 from cli.chaos.traffic import ROUTES, Traffic
 from cli.errors import CommandError
@@ -44,6 +46,7 @@ SETTINGS = {
     "MILLSTREAM_CALL_TIMEOUT_SECONDS": "8",
     "MILLSTREAM_STREAM_STALL_SECONDS": "2",
     "MILLSTREAM_SINK_BATCH_SECONDS": "0.5",
+    "MILLSTREAM_LIMIT_WAIT_SECONDS": str(WAIT_SECONDS),
 }
 
 
@@ -52,7 +55,10 @@ StackServer = KafkaBroker | ClickHouseServer | PostgresServer
 
 @dataclass
 class World:
-    """Everything that a fault can reach; `traffic` is set when the traffic begins."""
+    """Everything that a fault can reach; `traffic` is set when the traffic begins.
+
+    `overspent` names the accounts that were beyond a hard limit at one of `looks`.
+    """
 
     run: Running
     servers: Mapping[str, Server]
@@ -60,6 +66,8 @@ class World:
     proxies: Mapping[str, Proxy]
     traffic: Traffic | None = None
     extras: int = field(default=0)
+    overspent: set[str] = field(default_factory=set)
+    looks: int = 0
 
     def server(self, name: str) -> StackServer:
         """The server called kafka or clickhouse, or, as ledger, PostgreSQL."""
@@ -131,10 +139,11 @@ def started(database: str, data: Path | None, progress: Callable[[str], None]) -
 
 
 def _register(settings: Settings) -> None:
-    """Give the workers the routes that the traffic names."""
+    """Give the workers the routes that the traffic names, and the limits that it meets."""
     engine = open_database(settings.database_url)
     with engine.begin() as db:
         apply(db, lambda now: replace(now, routes={route.name: route for route in ROUTES}), settings, "chaos", 0)
+        set_limits(db, time.time_ns() // 1_000)
     engine.dispose()
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from rich.console import Console
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from cli.chaos.faults import FAULTS, chosen
 from cli.chaos.run import conclude, torment
@@ -25,7 +25,8 @@ from cli.chaos.traffic import Traffic
 from cli.chaos.verify import verify
 from cli.chaos.world import CLOCK, World, started
 from cli.errors import CommandError
-from config.database import open_database
+from config.database import open_database, reading
+from config.limit_models import COUNTERS
 from core.topics import RESPONSES
 from sinks.writer import connect
 from tests.stack.asking import log
@@ -209,3 +210,28 @@ def test_a_fact_that_is_gone_is_named(suffered: tuple[World, Story, Path]) -> No
         client.command(f"ALTER TABLE usage DELETE WHERE attempt_id = '{attempt}'", settings={"mutations_sync": 1})
     assert attempt in broken(world, story)["llm.usage.v1 = rows of usage"]
     assert concluded(story)[0] == 1
+
+
+def test_limits_bit_and_nobody_was_beyond_one(suffered: tuple[World, Story, Path]) -> None:
+    """Requests were refused for the limits of their tenants; an account beyond its limit, or one that still holds, is named."""
+    world, story, _ = suffered
+    with connect(world.run.settings) as client:
+        (row,) = client.query(
+            "SELECT countIf(error_code = 'policy_rate_limited'), countIf(error_code = 'policy_unpriced_model') FROM responses"
+        ).result_rows
+    assert min(row) > 0
+    assert world.looks > 20
+    engine = open_database(world.run.settings.database_url)
+    with reading(engine) as db:
+        before = db.execute(select(COUNTERS).where(COUNTERS.c.subject == "usd per day")).one()
+    change = COUNTERS.update().where(COUNTERS.c.subject == "usd per day")
+    with engine.begin() as db:
+        db.execute(change.values(reserved=before.reserved + 10**9))
+    found = broken(world, story)
+    with engine.begin() as db:
+        db.execute(change.values(reserved=before.reserved))
+    engine.dispose()
+    assert found["accounts beyond a hard limit at any look = nothing"] == {"/tenant-1 usd per day"}
+    assert found["reservations, requests and calls left open in the ledger = nothing"] == {
+        "limit /tenant-1 usd per day (1000000000 held)"
+    }
