@@ -110,7 +110,7 @@ DERIVED: dict[str, tuple[tuple[str, str, Derive], ...]] = {
     "LlmResponse.near_limits": (
         ("near_limits_account", "Array(String)", _all("account")),
         ("near_limits_limit", "Array(LowCardinality(String))", _all("limit")),
-        ("near_limits_percent", "Array(Int32)", _all("percent")),
+        ("near_limits_percent", "Array(Int64)", _all("percent")),
     ),
     "DeadLetter.key": (("key", "String", _key_text),),
     "DeadLetter.value": (("value_bytes", "Nullable(Int64)", _size),),

@@ -2,4 +2,4 @@
 
 ALTER TABLE responses ADD COLUMN IF NOT EXISTS `near_limits_account` Array(String) CODEC(ZSTD(1)) AFTER `downgraded_from`,
     ADD COLUMN IF NOT EXISTS `near_limits_limit` Array(LowCardinality(String)) CODEC(ZSTD(1)) AFTER `near_limits_account`,
-    ADD COLUMN IF NOT EXISTS `near_limits_percent` Array(Int32) CODEC(ZSTD(1)) AFTER `near_limits_limit`;
+    ADD COLUMN IF NOT EXISTS `near_limits_percent` Array(Int64) CODEC(ZSTD(1)) AFTER `near_limits_limit`;
