@@ -201,6 +201,8 @@ def _kept(db: Connection) -> Iterator[tuple[Row[Any], list[Row[Any]]]]:
 
 def _held(request: Row[Any], attempts: list[Row[Any]], asking: Asking, limit: Limit) -> int:
     """What an open request holds on a meter."""
+    if request.expired_at is not None:
+        return 0
     if limit.meter == "concurrent":
         return int(request.answer is None)
     if request.answer is not None and all(attempt.settled for attempt in attempts):
