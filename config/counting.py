@@ -129,16 +129,13 @@ def reserve(
         if admits is not None and not admits(place):
             results.append([])
             continue
-        charges = [_charge(count, asking.amounts) for count in found]
+        charges = [_charge(count, asking.amounts, cells[count.key]) for count in found]
         for charge in charges:
             # A request that was admitted counts as one, whatever comes of it.
             used, held = (charge.held, 0) if charge.meter == "requests" else (0, charge.held)
             moves.add(charge.place, used, held)
             cells[charge.place[:2]] = _added(cells[charge.place[:2]], charge.begins, used, held)
-        results.append([
-            replace(charge, share=level(count, cells[count.key]).share(count.limit))
-            for charge, count in zip(charges, found, strict=True)
-        ])  # fmt: skip
+        results.append(charges)
     moves.make(db)
     exhausted = {(*no.count.key, no.count.begins) for no in results if isinstance(no, Refusal) and no.used_up}
     _tell(db, [
@@ -203,9 +200,10 @@ class _Moves:
             db.execute(_MOVE, rows)
 
 
-def _charge(count: Count, amounts: Amounts) -> Charge:
-    limit = count.limit
-    return Charge(*count.key, count.begins, limit.meter, amounts.of(limit.meter) or 0, limit.model)
+def _charge(count: Count, amounts: Amounts, cells: Sequence[Cell]) -> Charge:
+    limit, held = count.limit, amounts.of(count.limit.meter) or 0
+    share = Level(held, sum(c.used + c.reserved for c in cells if count.since <= c.begins <= count.begins)).share(limit)
+    return Charge(*count.key, count.begins, limit.meter, held, limit.model, share)
 
 
 def _added(cells: Sequence[Cell], begins: int, used: int, held: int) -> list[Cell]:
