@@ -26,21 +26,23 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the sink; it retries while its store or a webhook is away and stops on SIGTERM."""
     from sinks import consumer, webhooks
     from sinks.metrics import SinkMetrics
-    from sinks.metrics_server import serving
+    from sinks.metrics_server import Readiness, serving
+    from sinks.webhook_metrics import WebhookMetrics
 
     settings = stack_settings()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     to_webhooks = arguments.to == "webhooks"
-    if to_webhooks:
-        webhooks.receivers_of(settings)
+    hosts = [receiver.host for receiver in webhooks.receivers_of(settings)[0]] if to_webhooks else []
     kafka.need_topics(settings, [ALERTS] if to_webhooks else [fact.topic for fact in FACTS])
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     if to_webhooks:
-        webhooks.run(settings, stopped.is_set, open_codec(settings))
+        sent = WebhookMetrics(hosts)
+        with serving(settings, sent.registry, sent.problem):
+            webhooks.run(settings, stopped.is_set, open_codec(settings), sent)
         return 0
     metrics = SinkMetrics(settings)
-    with serving(settings, metrics):
+    with serving(settings, metrics.registry, Readiness(settings, metrics).problem):
         consumer.run(settings, stopped.is_set, open_codec(settings), metrics)
     return 0

@@ -8,11 +8,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from prometheus_client import CollectorRegistry
 
 from config.kafka import librdkafka
 from config.monitoring import metrics_page, port_refused, readiness
@@ -24,8 +26,12 @@ STORE_SECONDS = 2.0
 
 
 @contextmanager
-def serving(settings: Settings, metrics: SinkMetrics) -> Iterator[None]:
+def serving(
+    settings: Settings, registry: CollectorRegistry, problem: Callable[[], str | None]
+) -> Iterator[None]:  # fmt: skip
     """Serve `/metrics`, `/healthz` and `/readyz` inside a `with` block, if `metrics_port` names a port.
+
+    `problem` says why the process is not ready, None when it is.
 
     Raises `SettingsError` when the port is taken.
     """
@@ -34,7 +40,7 @@ def serving(settings: Settings, metrics: SinkMetrics) -> Iterator[None]:
         yield
         return
     try:
-        server = ThreadingHTTPServer((host, port), _handler(metrics, _Readiness(settings, metrics).problem))
+        server = ThreadingHTTPServer((host, port), _handler(registry, problem))
     except OSError as why:
         raise SettingsError(port_refused(host, port, why)) from None
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
@@ -46,15 +52,20 @@ def serving(settings: Settings, metrics: SinkMetrics) -> Iterator[None]:
         server.server_close()
 
 
-class _Readiness:
+class Readiness:
     """Asks whether the sink could store a record now."""
 
     def __init__(self, settings: Settings, metrics: SinkMetrics) -> None:
         url = urlsplit(settings.clickhouse_url)
         self._clickhouse = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
         self._kafka = settings.kafka_bootstrap
-        self._admin = AdminClient({**librdkafka(settings), "log_level": 0})
+        self._reach = {**librdkafka(settings), "log_level": 0}
         self._metrics = metrics
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        """Made when it is first asked for: a process without a page needs none."""
+        return AdminClient(self._reach)
 
     def problem(self) -> str | None:
         """Why the sink is not ready, None when it is."""
@@ -74,12 +85,12 @@ class _Readiness:
         return None
 
 
-def _handler(metrics: SinkMetrics, problem: Callable[[], str | None]) -> type[BaseHTTPRequestHandler]:
+def _handler(registry: CollectorRegistry, problem: Callable[[], str | None]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             match self.path.partition("?")[0]:
                 case "/metrics":
-                    body, content_type = metrics_page(metrics.registry, self.headers.get("Accept", ""))
+                    body, content_type = metrics_page(registry, self.headers.get("Accept", ""))
                     self._answer(200, body, content_type)
                 case "/healthz":
                     self._answer(200, b'{"alive": true}', "application/json")

@@ -21,6 +21,7 @@ from config.kafka import librdkafka
 from config.settings import Settings, SettingsError
 from core.topics import ALERTS
 from schemas.codec import Codec, Event, Undecodable
+from sinks.webhook_metrics import WebhookMetrics
 from sinks.webhook_post import NotTaken, Receiver, secret_bytes, signed
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ STEADY_SECONDS = 60.0
 FIRST_HOUR_MS = 3_600_000
 
 
-def run(settings: Settings, stop: Callable[[], bool], codec: Codec) -> None:
+def run(settings: Settings, stop: Callable[[], bool], codec: Codec, metrics: WebhookMetrics) -> None:
     """Send alerts until `stop()` is true; Kafka or a webhook being away only delays it.
 
     Raises `SettingsError` when there is no webhook, one that cannot be sent to, or no secret.
@@ -45,7 +46,7 @@ def run(settings: Settings, stop: Callable[[], bool], codec: Codec) -> None:
     failed: list[bool] = []
     with ThreadPoolExecutor(len(receivers), thread_name_prefix="webhook") as threads:
         ended = [
-            threads.submit(_forever, settings, receiver, secret, codec, lambda: stop() or bool(failed))
+            threads.submit(_forever, settings, receiver, secret, codec, metrics, lambda: stop() or bool(failed))
             for receiver in receivers
         ]
         done, _ = wait(ended, return_when=FIRST_COMPLETED)
@@ -85,11 +86,13 @@ def webhook_of(alert: Event) -> bytes:
     return orjson.dumps({"type": alert["kind"], "timestamp": data["raised_at"], "data": data})
 
 
-def _forever(settings: Settings, receiver: Receiver, secret: bytes, codec: Codec, stop: Callable[[], bool]) -> None:
+def _forever(
+    settings: Settings, receiver: Receiver, secret: bytes, codec: Codec, metrics: WebhookMetrics, stop: Callable[[], bool]
+) -> None:  # fmt: skip
     failures = 0
     while not stop():
         started = time.monotonic()
-        sender = _Sender(settings, receiver, secret, codec)
+        sender = _Sender(settings, receiver, secret, codec, metrics)
         try:
             sender.run(stop)
         except KafkaException as why:
@@ -103,8 +106,10 @@ def _forever(settings: Settings, receiver: Receiver, secret: bytes, codec: Codec
 class _Sender:
     """One member of a webhook's consumer group."""
 
-    def __init__(self, settings: Settings, receiver: Receiver, secret: bytes, codec: Codec) -> None:
-        self._receiver, self._secret, self._codec = receiver, secret, codec
+    def __init__(
+        self, settings: Settings, receiver: Receiver, secret: bytes, codec: Codec, metrics: WebhookMetrics
+    ) -> None:
+        self._receiver, self._secret, self._codec, self._metrics = receiver, secret, codec, metrics
         self._topic = ALERTS.on(settings.topic_prefix)
         #: Counts assignments: what was read before the latest one is read again.
         self._turn = 0
@@ -144,19 +149,27 @@ class _Sender:
         """Go on at what is committed; a new group begins with the alerts of the last hour, and commits that place."""
         self._turn += 1
         places = consumer.committed(assigned, timeout=RPC_SECONDS)
-        new = [
-            TopicPartition(p.topic, p.partition, int(time.time() * 1_000) - FIRST_HOUR_MS)
-            for p in places
-            if p.offset < 0
-        ]
-        begins = {p.partition: p for p in consumer.offsets_for_times(new, timeout=RPC_SECONDS)} if new else {}
-        for place in begins.values():
-            if place.offset < 0:
-                place.offset = consumer.get_watermark_offsets(place, timeout=RPC_SECONDS)[1]
+        for failed in (place.error for place in places if place.error is not None):
+            raise KafkaException(failed)
+        begins = self._first_hour(consumer, [place for place in places if place.offset < 0])
         consumer.assign([begins.get(place.partition, place) for place in places])
         consumer.resume(assigned)
         if begins:
             consumer.commit(offsets=list(begins.values()), asynchronous=False)
+
+    def _first_hour(self, consumer: Consumer, places: list[TopicPartition]) -> dict[int, TopicPartition]:
+        """Where the alerts of the last hour begin, by partition."""
+        since = int(time.time() * 1_000) - FIRST_HOUR_MS
+        # Looked at first: what comes after this is younger than an hour, too.
+        ends = {place.partition: consumer.get_watermark_offsets(place, timeout=RPC_SECONDS)[1] for place in places}
+        asked = [TopicPartition(place.topic, place.partition, since) for place in places]
+        found = consumer.offsets_for_times(asked, timeout=RPC_SECONDS) if asked else []
+        return {
+            place.partition: TopicPartition(
+                place.topic, place.partition, place.offset if place.offset >= 0 else ends[place.partition]
+            )
+            for place in found
+        }
 
     def _taken(self, message: Message, stop: Callable[[], bool]) -> bool:
         """Send one alert until its webhook takes it; False when it is to be read again, or by another."""
@@ -164,6 +177,7 @@ class _Sender:
         while not stop() and turn == self._turn:
             try:
                 self._send(message)
+                self._metrics.taken(self._receiver.host)
                 if failures:
                     LOG.info("%s takes alerts again.", self._receiver.host)
                     self._consumer.resume(self._consumer.assignment())
@@ -176,6 +190,7 @@ class _Sender:
                 reason = (
                     str(why) if isinstance(why, NotTaken) else f"The schema registry is away ({type(why).__name__})."
                 )
+            self._metrics.failed(self._receiver.host, f"An alert was not delivered: {reason}")
             delay = _backoff(failures)
             LOG.warning("An alert was not delivered: %s Trying again in %.0f s.", reason, delay)
             self._wait(delay, lambda: stop() or turn != self._turn)

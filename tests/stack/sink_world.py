@@ -38,12 +38,12 @@ from schemas.codec import Codec
 from sinks import writer
 from sinks.consumer import run
 from sinks.metrics import SinkMetrics
-from sinks.metrics_server import serving
+from sinks.metrics_server import Readiness, serving
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 settings, writer.INSERT_SECONDS = Settings.model_validate_json(sys.argv[1]), float(sys.argv[2])
 metrics = SinkMetrics(settings)
-with serving(settings, metrics):
+with serving(settings, metrics.registry, Readiness(settings, metrics).problem):
     run(settings, stop.is_set, Codec(), metrics)
 """
 TRACE = b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01"

@@ -20,7 +20,7 @@ from config.settings import Settings
 from core.topics import REQUESTS
 from local.processes import free_port
 from sinks.metrics import Place, SinkMetrics
-from sinks.metrics_server import serving
+from sinks.metrics_server import Readiness, serving
 from sinks.rows import FACTS
 from tests.stack.asking import ask, eventually, log, told
 from tests.stack.scrape import Samples, get, scrape, total, workers
@@ -177,7 +177,8 @@ def test_a_sink_that_cannot_store_is_not_ready(pipeline: Running, changes: dict[
     """Without Kafka, without ClickHouse or without partitions, `/readyz` is 503 with the reason, and `/healthz` stays 200."""
     port = free_port()
     settings = pipeline.settings.model_copy(update={**changes, "metrics_port": port})
-    with serving(settings, SinkMetrics(settings)):
+    metrics = SinkMetrics(settings)
+    with serving(settings, metrics.registry, Readiness(settings, metrics).problem):
         status, body = get(f"http://127.0.0.1:{port}/readyz")
         assert (status, json.loads(body)) == (503, {"ready": False, "reason": word})
         assert get(f"http://127.0.0.1:{port}/healthz")[0] == 200

@@ -23,6 +23,7 @@ from schemas.cloudevents import headers, trace_of
 from schemas.codec import Codec
 from tests.conftest import QUICK
 from tests.stack.asking import eventually
+from tests.stack.scrape import get, scrape, total
 
 SECRET = "a secret of the test"
 NOW = 1_795_258_680_000_000
@@ -111,6 +112,15 @@ def test_a_receiver_that_is_down_loses_nothing_and_holds_up_no_other(run: Runnin
     expected = publish(run, 0, 4)
     assert eventually(lambda: up.told() == expected, 60), up.told()
     assert eventually(lambda: f"127.0.0.1:{down} could not be reached" in log(run), 30)
+    status, said = get(f"{run.monitoring['webhooks']}/readyz")
+    assert (status, f"127.0.0.1:{down} could not be reached" in said) == (503, True)
+
+    def deliveries(host: str, outcome: str) -> float:
+        return total(scrape(run, "webhooks"), "millstream_webhook_deliveries_total", host=host, outcome=outcome)
+
+    assert eventually(lambda: deliveries(f"127.0.0.1:{up.server_port}", "taken") == 12)
+    assert deliveries(f"127.0.0.1:{down}", "failed") > 0
+    assert deliveries(f"127.0.0.1:{down}", "taken") == 0
     run.workers["webhooks"].kill()
     start(run, down, up.server_port)
     more = publish(run, 4, 2)
@@ -119,6 +129,7 @@ def test_a_receiver_that_is_down_loses_nothing_and_holds_up_no_other(run: Runnin
     assert eventually(lambda: late.told() == expected, 90), late.told()
     assert len(set(late.refused)) == 1 and late.refused[0] == late.got[0][0]
     assert eventually(lambda: up.told() == expected, 60), up.told()
+    assert eventually(lambda: get(f"{run.monitoring['webhooks']}/readyz")[0] == 200)
     for receiver in (late, up):
         receiver.got.clear()
     # Stopped and started again, it goes on where it was.
