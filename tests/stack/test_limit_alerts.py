@@ -26,7 +26,10 @@ METERS = {"meter": WORKERS["meter"], "meter-2": WORKERS["meter"]}
 
 
 def test_every_alert_is_stored_once_though_its_publishers_die(tmp_path: Path) -> None:
-    """Two meter workers are killed in turn while limits fill: ClickHouse has each share of each count one time, and nobody waits."""
+    """Two meter workers are killed in turn while limits fill: ClickHouse has each share of each count one time.
+
+    And the answers of requests that take four fifths of a limit or more say so.
+    """
     with running(tmp_path, workers={**WORKERS, **METERS}, environment=QUICK) as run:
         engine = open_database(run.settings.database_url)
         with engine.begin() as db:
@@ -40,7 +43,11 @@ def test_every_alert_is_stored_once_though_its_publishers_die(tmp_path: Path) ->
             victim = ("meter", "meter-2")[number % 2]
             run.workers[victim].kill()
             run.start_worker(victim, METERS[victim][0])
-            assert len(exchange.answers([request["request_id"] for request in requests], 60)) == USERS
+            answers = exchange.answers([request["request_id"] for request in requests], 60)
+            assert len(answers) == USERS
+            percent = (number + 1) * 100 // MOST
+            told_near = [[each["percent"] for each in answer["near_limits"]] for answer in answers.values()]
+            assert told_near == [[percent] if percent >= SHARES[0] else []] * USERS
         exchange.close()
         expected = sorted((f"/acme/user:u{user}", str(share)) for user in range(USERS) for share in SHARES)
 
@@ -54,6 +61,14 @@ def test_every_alert_is_stored_once_though_its_publishers_die(tmp_path: Path) ->
                 return len(db.execute(select(LIMIT_ALERTS).where(LIMIT_ALERTS.c.published_at.is_(None))).all())
 
         assert eventually(lambda: len(stored()) >= len(expected) and not waiting(), 60)
+
+        def told_of() -> list[tuple[int, int]]:
+            query = "SELECT near_limits_percent[1] AS percent, count() FROM responses "
+            query += "WHERE near_limits_limit = ['requests per month'] GROUP BY percent ORDER BY percent"
+            with connect(run.settings) as client:
+                return [tuple(row) for row in client.query(query).result_rows]
+
+        assert eventually(lambda: told_of() == [(80, USERS), (100, USERS)], 60), told_of()
         assert stored() == expected
         # Published again or not, an alert is the same bytes.
         published: dict[str, set[bytes]] = {}
