@@ -7,9 +7,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	@$(BIN)/millstream demo
 
-# Two files at a time, each with servers of its own: most tests wait.
+# Three files at a time, each with servers of its own: most tests wait.
 test: .venv/ready
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # Format, lint, types, import rules, generated files and the compose file.
 lint: .venv/ready
