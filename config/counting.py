@@ -220,8 +220,9 @@ def _locked(db: Connection, counts: Collection[Count]) -> dict[CountKey, Sequenc
             for c in sorted(missing, key=lambda c: c.key)
         ]  # fmt: skip
         db.execute(_MAKE[db.dialect.name], rows)
-        # Read again: another transaction may have made it meanwhile, and used it.
-        found |= _cells(db, missing)
+        # Read again: another transaction may have made it meanwhile, and used it. A batch can ask for two windows of one count.
+        again = {count.key for count in missing}
+        found |= _cells(db, [count for count in counts if count.key in again])
     return found
 
 

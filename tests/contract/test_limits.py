@@ -128,6 +128,20 @@ def test_a_refused_request_takes_nothing_of_any_limit(book: Book) -> None:
     assert book.start(one) is None
 
 
+def test_a_batch_over_the_end_of_a_window_counts_in_both(book: Book) -> None:
+    """Requests just before and just after midnight, in one transaction: the new window's first one forgets nothing of the old."""
+    book.put(Limit("/acme", "requests", "day", 2))
+    midnight = (NOW // DAY + 1) * DAY
+    for _ in range(2):
+        assert book.admit(now=midnight - 2)[1].kind == "new"
+    asking = Asking(path_of("acme", None, None, None), None, ("openai/gpt-5",), Amounts(1, 1))
+    times = (midnight - 1, midnight, midnight - 1, midnight, midnight)
+    entries = [ledger.Admission(str(uuid.uuid4()), bytes(32), "acme", 1, None, at, b"", asking) for at in times]
+    with book.engine.begin() as db:
+        kinds = [admitted.kind for admitted in ledger.admit(db, entries)]
+    assert kinds == ["refused", "new", "refused", "new", "refused"]
+
+
 def test_a_limit_without_a_price_to_hold_lets_nothing_through(book: Book) -> None:
     """A model without a price is not admitted where money is limited, and is where it is not."""
     book.put(Limit("/acme", "usd", "day", 150))
