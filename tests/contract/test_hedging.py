@@ -176,6 +176,8 @@ def run(
     """Let a story happen to a request."""
 
     async def main() -> None:
+        # The simulator is shared, and may still be at a call whose caller was killed.
+        await until(lambda: simulator.in_flight() == 0)
         world = World(engine, simulator, request, attempts)
         try:
             await story(world)
