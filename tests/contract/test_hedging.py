@@ -348,7 +348,7 @@ def test_a_process_may_be_killed_in_the_middle(engine: Engine, simulator: Simula
     request = asked()
     survivor = SECOND if victim == FIRST else FIRST
     slow(victim, 60_000)
-    slow(survivor, 8_000)
+    slow(survivor, 20_000)
     hedge = CODEC.encode("LlmCall", {**at_candidate(request, 1), "beside": 1})
     spawning = get_context("spawn")
     turn = spawning.Barrier(2)
