@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
 
 from cli.errors import CommandError
+from cli.files import read_text, write_text
 from cli.registry_change import actions, as_data, change_options, commit, json_option, lines_of, preview, read
 from cli.stackfile import stack_settings
 from config.registry_entries import Contents, RegistryInvalid
@@ -48,22 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _export(settings: Settings, out: str | None) -> int:
     contents, _ = read(settings)
     text = to_yaml(contents)
-    if out is None:
-        sys.stdout.write(text)
-        return 0
-    try:
-        Path(out).write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise CommandError(f"File {out} cannot be written ({problem.strerror}); give another path.") from None
+    write_text(out, text)
     return 0
 
 
 def _wanted(path: str) -> Contents:
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-        return from_yaml(text)
-    except (OSError, UnicodeDecodeError) as problem:
-        why = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8"
-        raise CommandError(f"File {path} cannot be read ({why}); give another path.") from None
+        return from_yaml(read_text(path))
     except RegistryInvalid as invalid:
         raise CommandError("\n".join(invalid.problems)) from None

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
 from cli.amounts import NOTHING, moment, plain
 from cli.errors import CommandError
+from cli.files import read_text, write_text
 from cli.registry_change import SIGNS, actions, as_data, change_options, database, json_option, login_name, print_table
 from cli.stackfile import stack_settings
 from config.database import reading
@@ -26,7 +25,7 @@ from config.settings import Settings
 from core.accounts import ANY, KINDS, PLATFORM, account, is_pattern, tenant_of
 from core.limits import Limit, amount_shown, shown
 
-BAR = 20
+BAR = 10
 ACCOUNT_HELP = "a tenant, or a path such as /acme/user:ana; * for every name, as in '/*/user:*'"
 
 
@@ -97,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
             case "remove":
                 return _change(settings, lambda db: _remove(db, arguments), arguments)
             case "import":
-                wanted = from_yaml(_text(arguments.file))
+                wanted = from_yaml(read_text(arguments.file))
                 return _change(settings, lambda db: edit_to(read(db), wanted), arguments)
             case "export":
                 return _export(settings, arguments.out)
@@ -207,22 +206,8 @@ def _words(entry: Any) -> str:
 def _export(settings: Settings, out: str | None) -> int:
     with database(settings) as engine, reading(engine) as db:
         text = to_yaml(read(db))
-    if out is None:
-        sys.stdout.write(text)
-        return 0
-    try:
-        Path(out).write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise CommandError(f"File {out} cannot be written ({problem.strerror}); give another path.") from None
+    write_text(out, text)
     return 0
-
-
-def _text(path: str) -> str:
-    try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        why = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8"
-        raise CommandError(f"File {path} cannot be read ({why}); give another path.") from None
 
 
 def _show(settings: Settings, arguments: argparse.Namespace) -> int:

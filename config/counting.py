@@ -30,6 +30,7 @@ from core.limits import (
     Meter,
     Refusal,
     level,
+    live,
     refusal,
 )
 from schemas.events import NearLimit
@@ -139,7 +140,7 @@ def reserve(
     moves.make(db)
     exhausted = {(*no.count.key, no.count.begins) for no in results if isinstance(no, Refusal) and no.used_up}
     _tell(db, [
-        (place, count.ends, count.limit.most, level(count, cells[count.key]), max(c.told for c in cells[count.key]), place in exhausted)
+        (place, count.ends, count.limit.most, level(count, cells[count.key]), max(c.told for c in live(count, cells[count.key])), place in exhausted)
         for place, count in touched.items()
     ], max(now for _, now in asked))  # fmt: skip
     return results
@@ -202,7 +203,7 @@ class _Moves:
 
 def _charge(count: Count, amounts: Amounts, cells: Sequence[Cell]) -> Charge:
     limit, held = count.limit, amounts.of(count.limit.meter) or 0
-    share = Level(held, sum(c.used + c.reserved for c in cells if count.since <= c.begins <= count.begins)).share(limit)
+    share = Level(held, sum(c.used + c.reserved for c in live(count, cells))).share(limit)
     return Charge(*count.key, count.begins, limit.meter, held, limit.model, share)
 
 

@@ -276,10 +276,15 @@ def concerns(limit: Limit, asking: Asking) -> bool:
     )
 
 
+def live(count: Count, cells: Iterable[Cell]) -> list[Cell]:
+    """Those of a count's cells that count now."""
+    return [each for each in cells if count.since <= each.begins <= count.begins]
+
+
 def level(count: Count, cells: Iterable[Cell]) -> Level:
     """How full a count is by those of its cells that count now."""
-    live = [each for each in cells if count.since <= each.begins <= count.begins]
-    return Level(sum(each.used for each in live), sum(each.reserved for each in live))
+    counted = live(count, cells)
+    return Level(sum(each.used for each in counted), sum(each.reserved for each in counted))
 
 
 def refusal(

@@ -28,6 +28,7 @@ from sinks.batch import Prepared, prepare
 from sinks.dead_letters import DeadLetters
 from sinks.metrics import Place, SinkMetrics
 from sinks.partition import Partition, resume_from
+from sinks.pauses import backoff, pause
 from sinks.query import reason
 from sinks.rows import FACTS, Fact
 from sinks.tables import SchemaBehind, require_current_schema
@@ -80,9 +81,9 @@ def run(settings: Settings, stop: Callable[[], bool], codec: Codec, metrics: Sin
                 sink.run(stop)
         except KafkaException as error:
             failures = failures + 1 if time.monotonic() - started < STEADY_SECONDS else 1
-            delay = _backoff(failures)
+            delay = backoff(failures, *BACKOFF_SECONDS)
             LOG.warning("Kafka failed (%s); starting afresh in %.1f s.", _first_line(error), delay)
-            _sleep(delay, stop)
+            pause(delay, stop)
         finally:
             sink.close()
 
@@ -121,9 +122,9 @@ class Sink:
                 if error.code == UNKNOWN_DATABASE:
                     raise SchemaBehind.at(0) from None
                 failures += 1
-                delay = _backoff(failures)
+                delay = backoff(failures, *BACKOFF_SECONDS)
                 LOG.warning("ClickHouse does not answer (%s); trying again in %.1f s.", _first_line(error), delay)
-                _sleep(delay, stop)
+                pause(delay, stop)
         return False
 
     def run(self, stop: Callable[[], bool]) -> None:
@@ -334,7 +335,7 @@ class Sink:
         partition.failures += 1
         partition.problem = f"cannot be {step}: {reason(str(error)) or type(error).__name__}"
         self._metrics.retried(step)
-        delay = _backoff(partition.failures)
+        delay = backoff(partition.failures, *BACKOFF_SECONDS)
         partition.retry_at = time.monotonic() + delay
         LOG.warning(
             "A batch of %s partition %d could not be %s (%s); trying again in %.1f s.",
@@ -372,17 +373,6 @@ def _note_read_error(error: KafkaError) -> None:
     if error.fatal():
         raise KafkaException(error)
     LOG.warning("Kafka says while reading: %s.", error.str())
-
-
-def _backoff(failures: int) -> float:
-    first, most = BACKOFF_SECONDS
-    return min(most, first * 2.0 ** (min(failures, 16) - 1))
-
-
-def _sleep(seconds: float, stop: Callable[[], bool]) -> None:
-    end = time.monotonic() + seconds
-    while not stop() and time.monotonic() < end:
-        time.sleep(0.05)
 
 
 def _first_line(error: Exception) -> str:

@@ -21,6 +21,7 @@ from config.kafka import librdkafka
 from config.settings import Settings, SettingsError
 from core.topics import ALERTS
 from schemas.codec import Codec, Event, Undecodable
+from sinks.pauses import backoff, pause
 from sinks.webhook_metrics import WebhookMetrics
 from sinks.webhook_post import NotTaken, Receiver, secret_bytes, signed
 
@@ -98,7 +99,7 @@ def _forever(
         except KafkaException as why:
             failures = failures + 1 if time.monotonic() - started < STEADY_SECONDS else 1
             LOG.warning("Kafka failed (%s); starting afresh.", why.args[0])
-            _sleep(_backoff(failures), stop)
+            pause(backoff(failures, *BACKOFF_SECONDS), stop)
         finally:
             sender.close()
 
@@ -191,7 +192,7 @@ class _Sender:
                     str(why) if isinstance(why, NotTaken) else f"The schema registry is away ({type(why).__name__})."
                 )
             self._metrics.failed(self._receiver.host, f"An alert was not delivered: {reason}")
-            delay = _backoff(failures)
+            delay = backoff(failures, *BACKOFF_SECONDS)
             LOG.warning("An alert was not delivered: %s Trying again in %.0f s.", reason, delay)
             self._wait(delay, lambda: stop() or turn != self._turn)
         return False
@@ -214,14 +215,3 @@ class _Sender:
 
 def _iso(at: int) -> str:
     return datetime.fromtimestamp(at / 1_000_000, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def _backoff(failures: int) -> float:
-    first, most = BACKOFF_SECONDS
-    return min(most, first * 2.0 ** (min(failures, 16) - 1))
-
-
-def _sleep(seconds: float, stop: Callable[[], bool]) -> None:
-    end = time.monotonic() + seconds
-    while not stop() and time.monotonic() < end:
-        time.sleep(0.05)

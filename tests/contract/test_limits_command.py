@@ -153,8 +153,8 @@ def test_show_tells_what_is_used_held_and_left(shell: Limiting) -> None:
     own = shell.json("limits", "show", "acme", "--user", "bo")
     assert [(each["account"], each["of"]) for each in own] == [("/acme/user:bo", "/*/user:*")]
     said = shell.run("limits", "show", "acme")
-    assert "▒" * 10 + "·" * 10 in said
-    assert "█" * 8 + "·" * 12 in said
+    assert "▒" * 5 + "·" * 5 in said
+    assert "█" * 4 + "·" * 6 in said
     assert "globex" not in said
     assert shell.run("limits", "show", "initech") == "No limit is set for /initech.\n"
     assert shell.json("limits", "show", "--platform") == []
