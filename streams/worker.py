@@ -138,7 +138,7 @@ def _collect_rarely() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(100_000, 20, 50)
 
 
 def _problem(running: Sequence[Running], lease: Lease) -> str | None:

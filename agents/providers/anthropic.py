@@ -25,7 +25,7 @@ from agents.providers.base import (
 )
 from agents.providers.exchange import Api, HttpProvider
 from agents.providers.parts import refuse_unsupported
-from agents.providers.posting import LIMITS, PostingSdk
+from agents.providers.posting import LIMITS, AsBuilt, PostingSdk
 from agents.providers.schemas import described
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
@@ -160,13 +160,17 @@ def key_header(key: str) -> dict[str, str]:
     return {"X-Api-Key": key}
 
 
+class _Client(AsBuilt, anthropic.DefaultAioHttpClient):
+    pass
+
+
 class AnthropicSdk(PostingSdk):
     """The `anthropic` SDK over aiohttp, handing bytes through."""
 
     def __init__(self, base_url: str | None) -> None:
         client = anthropic.AsyncAnthropic(
             api_key=NO_KEY, base_url=base_url, max_retries=0,
-            http_client=anthropic.DefaultAioHttpClient(limits=LIMITS),
+            http_client=_Client(limits=LIMITS),
         )  # fmt: skip
         super().__init__(client, "/v1/messages", anthropic.APIStatusError, anthropic.AsyncStream[Any])
 

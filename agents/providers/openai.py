@@ -26,7 +26,7 @@ from agents.providers.exchange import Api, HttpProvider
 from agents.providers.openai_content import messages_of, tools_of
 from agents.providers.openai_stream import STREAMING
 from agents.providers.parts import refuse_unsupported
-from agents.providers.posting import LIMITS, PostingSdk
+from agents.providers.posting import LIMITS, AsBuilt, PostingSdk
 from agents.providers.schemas import strict
 from config.settings import ProviderSettings
 from core.errors import ProviderError, error
@@ -148,6 +148,10 @@ def key_header(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+class _Client(AsBuilt, openai.DefaultAioHttpClient):
+    pass
+
+
 class OpenAISdk(PostingSdk):
     """The `openai` SDK over aiohttp, handing bytes through; its own JSON and models cost more than the whole transport."""
 
@@ -155,7 +159,7 @@ class OpenAISdk(PostingSdk):
         """`account_key` is the key that goes with the organization and project of the environment."""
         client = openai.AsyncOpenAI(
             api_key=NO_KEY, base_url=base_url, max_retries=0,
-            http_client=openai.DefaultAioHttpClient(limits=LIMITS),
+            http_client=_Client(limits=LIMITS),
         )  # fmt: skip
         super().__init__(client, "/chat/completions", openai.APIStatusError, openai.AsyncStream[Any])
         self._account = key_header(account_key) if account_key else None
