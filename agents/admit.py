@@ -32,10 +32,14 @@ from core.replay import times_seen
 from core.replies import NoReplyTo, allowed, checked, own_patterns, reply_to
 from core.routing import NoChoice
 from core.trust import Caller, as_caller, mismatch
+from schemas.avro import SCHEMAS
 from schemas.cloudevents import trace_of
 from schemas.codec import Codec, SchemaNotLoaded, Undecodable
+from schemas.content import Content
 from schemas.events import Error, LlmRequest, LlmResponse, ReplyTo
 
+#: By what a request is known that is sent again: it is the same whenever it was made, and by whichever release it is read.
+CONTENT = Content(SCHEMAS["LlmRequest"], without=("created_at",))
 #: How many partitions a topic of a caller's has, None where it does not exist.
 Partitions = Callable[[str], Awaitable[int | None]]
 
@@ -100,8 +104,7 @@ class Admit:
         """Deal with a request of this caller, or of whom it names where nothing is signed."""
         now = self._clock()
         trace = trace_of(record.headers, request["request_id"])
-        # Sent again, a request is the same whenever it was made.
-        body = self._codec.encode("LlmRequest", {**request, "created_at": 0})
+        body = CONTENT.of(request)
         # Whoever copies a signed record can change the headers that say where an answer goes.
         to = await self._reply_to(request, record.headers if caller is None else [])
         prepared = await self._prepare(request)
