@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import orjson
@@ -18,7 +19,7 @@ from core.fallback import at_candidate
 from core.features import unsupported_by
 from core.hedging import hedge_after_us, may_hedge, most_at_once
 from core.limits import Amounts
-from core.pricing import Price, unbounded_by, upper_bound
+from core.pricing import Price, Tiers, unbounded_by, upper_bound
 from core.registry import Model, Registry, Tier, following
 from core.routing import Choice, Conditions, NoChoice, Router
 from core.standing import UNKNOWN, Standing
@@ -112,10 +113,13 @@ class Planner:
     def __init__(
         self, registry: Callable[[], Registry], standings: Callable[[], Mapping[str, Standing]],
         patterns: Mapping[str, Sequence[str]], default_output: int, chosen: Chosen = lambda *_: None,
+        default_price: Tiers | None = None,
     ) -> None:  # fmt: skip
-        """`patterns` are models beyond the price list, by kind of provider; `default_output` bounds the output tokens of a request without a limit."""
+        """`patterns` are models beyond the price list, by kind of provider; `default_output` bounds the output tokens of a request
+        without a limit, and `default_price` is that of models without one.
+        """
         self._router = following(registry, lambda found: _router(found, patterns))
-        self._prices = following(registry, Prices)
+        self._prices = following(registry, partial(Prices, default=default_price))
         self._standings = standings
         self._default_output = default_output
         self._chosen = chosen

@@ -15,11 +15,12 @@ from genai_prices import Usage, __version__, calc_price
 from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import TieredPrices
 
-from core.pricing import Price, Tier, TokenClass
+from core.pricing import Price, Tier, Tiers, TokenClass
 from core.registry import Registry
 
 SOURCE = f"genai-prices {__version__}"
 OVERRIDE = "registry"
+DEFAULT = "default price"
 EPOCH = date(1970, 1, 1)
 
 #: The package's name of the price of each of our token classes.
@@ -131,9 +132,13 @@ def priced_models(kind: str) -> tuple[str, ...]:
 
 
 class Prices:
-    """The prices of models as a registry has them: its overrides, else those of the price list for the provider's kind."""
+    """The prices of models as a registry has them: its overrides, else those of the price list for the provider's kind.
 
-    def __init__(self, registry: Registry) -> None:
+    What neither has is charged by `default`, where there is one.
+    """
+
+    def __init__(self, registry: Registry, default: Tiers | None = None) -> None:
+        self._default = default
         self._kinds = {provider.name: provider.kind for provider in registry.providers.values()}
         self._overrides = {
             (model.provider, model.name): {
@@ -151,7 +156,8 @@ class Prices:
         """A model's price on a day (counted from 1970-01-01), None where nobody knows it."""
         if (override := self._overrides.get((provider, model))) is not None:
             return Price(override, OVERRIDE, day)
-        return price_on(self.kind(provider), model, day)
+        found = price_on(self.kind(provider), model, day)
+        return Price(self._default, DEFAULT, day) if found is None and self._default is not None else found
 
 
 class Catalogue:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import cache
 from typing import Annotated, Literal, Self
 
@@ -16,6 +17,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, model_vali
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from config.kafka import KafkaSettings
+from core.pricing import Tiers, flat
 
 
 class SettingsError(ValueError):
@@ -79,6 +81,9 @@ class Settings(KafkaSettings, BaseSettings):
 
     #: Models beyond the price list, by provider, as shell patterns; they are called and, without a price, unpriced.
     models: dict[str, list[str]] = {"openai": ["ft:*"], "openai-compatible": ["*"], "echo": ["*"]}
+    #: USD per million tokens of a model that no price list has, both or none; without them its calls have no cost.
+    default_input_usd_per_mtok: Annotated[Decimal, Field(gt=0)] | None = None
+    default_output_usd_per_mtok: Annotated[Decimal, Field(gt=0)] | None = None
     max_request_bytes: Count = 1_000_000
     default_max_output_tokens: Count = 4_096
 
@@ -167,6 +172,21 @@ class Settings(KafkaSettings, BaseSettings):
                 "MILLSTREAM_REQUEST_TENANTS is set, and MILLSTREAM_TRUST=signed knows tenants by their keys; leave one of them out."
             )
         return self
+
+    @model_validator(mode="after")
+    def _both_default_prices(self) -> Self:
+        if (self.default_input_usd_per_mtok is None) != (self.default_output_usd_per_mtok is None):
+            raise ValueError(
+                "Only one of MILLSTREAM_DEFAULT_INPUT_USD_PER_MTOK and MILLSTREAM_DEFAULT_OUTPUT_USD_PER_MTOK is set; "
+                "set both, or none."
+            )
+        return self
+
+    @property
+    def default_price(self) -> Tiers | None:
+        """What a model without a price is held and charged at; None where it has no cost, and no room in a limit of money."""
+        usd_in, usd_out = self.default_input_usd_per_mtok, self.default_output_usd_per_mtok
+        return None if usd_in is None or usd_out is None else flat(usd_in, usd_out)
 
     @property
     def max_record_bytes(self) -> int:

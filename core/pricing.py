@@ -45,14 +45,21 @@ class Tier:
     usd_per_mtok: Decimal
 
 
+#: The prices of the classes that have any, each in rising order, the first above 0.
+Tiers = Mapping[TokenClass, tuple[Tier, ...]]
+
+
+def flat(input_usd_per_mtok: Decimal, output_usd_per_mtok: Decimal) -> Tiers:
+    """One price for every class of input, and one for every class of output."""
+    sides = (INPUT_CLASSES, input_usd_per_mtok), (OUTPUT_CLASSES, output_usd_per_mtok)
+    return {name: (Tier(0, usd),) for names, usd in sides for name in names}
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
-    """A model's prices on a day: tiers by token class in rising order, the first above 0, and where they came from.
+    """A model's prices on a day, counted from 1970-01-01, and where they came from."""
 
-    `day` counts from 1970-01-01.
-    """
-
-    tiers: Mapping[TokenClass, tuple[Tier, ...]]
+    tiers: Tiers
     source: str
     day: int
 

@@ -790,7 +790,7 @@ class LlmUsage(TypedDict):
     """
     price_source: str | None
     """
-    Where the price came from, such as `genai-prices 0.2.3`, or `no price: …` with the terms of service whose price is not known.
+    Where the price came from, such as `genai-prices 0.2.3`, `registry`, or `default price` for a model that has none; or `no price: …` with the terms of service whose price is not known.
     """
     price_date: int | None
     """

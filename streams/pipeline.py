@@ -55,8 +55,9 @@ def admit(tools: Tools, _: Send) -> Handler:
         wait_seconds=s.limit_wait_seconds, most_waiting=s.lane_in_flight // 2,
     )  # fmt: skip
     planner = Planner(
-        tools.registry, tools.standings.current, s.models, s.default_max_output_tokens, tools.metrics.routing.chosen
-    )
+        tools.registry, tools.standings.current, s.models, s.default_max_output_tokens, tools.metrics.routing.chosen,
+        s.default_price,
+    )  # fmt: skip
     partitions = tools.reply_topics.partitions
     files = Tasks.load(s)
     tasks = following(tools.registry, lambda registry: files.with_stored(registry.tasks))
@@ -75,9 +76,10 @@ def complete(name: str, tools: Tools, send: Send) -> Handler:
     rules = CompleteRules(most, s.call_timeout_seconds, retry, s.max_record_bytes - ENVELOPE_BYTES)
     called = provider(provider_settings(served, s))
     tools.at_exit.push_async_callback(called.close)
+    prices = following(tools.registry, partial(Prices, default=s.default_price))
     stage = Complete(
-        tools.codec, tools.transactions, name, called, rules, following(tools.registry, Prices), tools.keyring, tools.signals,
-        tools.clock, tools.owner, tools.metrics.calls.ended, send, tools.cancellations,
+        tools.codec, tools.transactions, name, called, rules, prices, tools.keyring, tools.signals, tools.clock,
+        tools.owner, tools.metrics.calls.ended, send, tools.cancellations,
     )  # fmt: skip
     tools.metrics.add_lane(name, most, lambda: stage.slots_in_use)
     return stage

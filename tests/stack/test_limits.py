@@ -37,9 +37,11 @@ LINES = ("used of limits = settled calls and requests", "held of limits = held f
 @pytest.fixture(scope="module")
 def pipeline() -> Iterator[Running]:
     """A pipeline that serves only tenants that a limit names."""
-    with running(
-        environment={**QUICK, "MILLSTREAM_UNKNOWN_ACCOUNTS": "refuse", "MILLSTREAM_LANE_IN_FLIGHT": str(IN_FLIGHT)}
-    ) as run:
+    environment = {
+        **QUICK, "MILLSTREAM_UNKNOWN_ACCOUNTS": "refuse", "MILLSTREAM_LANE_IN_FLIGHT": str(IN_FLIGHT),
+        "MILLSTREAM_DEFAULT_INPUT_USD_PER_MTOK": "5", "MILLSTREAM_DEFAULT_OUTPUT_USD_PER_MTOK": "20",
+    }  # fmt: skip
+    with running(environment=environment) as run:
         yield run
 
 
@@ -97,6 +99,20 @@ def test_a_budget_refuses_what_does_not_fit_and_nobody_is_called(pipeline: Runni
     assert answer["decisions"][0]["model"] == MODEL
     assert calls_of(pipeline, [request]) == 0
     assert levels(pipeline, "/poor/user:ana") == {"usd per day": (0, 0)}
+
+
+def test_a_model_without_a_price_is_charged_the_default_one(pipeline: Running) -> None:
+    """Under a limit of money it is called, costs its tokens at the deployment's price, and the usage event says which that is."""
+    millstream(pipeline, "limits", "set", "novel", "--usd-per-day", "5")
+    request = told(tenant="novel", model="openai/gpt-unpriced")
+    answer = ask_one(pipeline, request)
+    assert (answer["outcome"], answer["cost_status"]) == ("completed", "priced")
+    (usage,) = all_usages(pipeline, CODEC)[request["request_id"]]
+    read, wrote = usage["tokens"]["input_uncached"], usage["tokens"]["output_text"]
+    assert usage["cost_nano_usd"] == answer["cost_nano_usd"] == read * 5_000 + wrote * 20_000 > 0
+    assert usage["price_source"] == "default price"
+    expected = {"usd per day": (usage["cost_nano_usd"], 0)}
+    assert eventually(lambda: levels(pipeline, "/novel") == expected), levels(pipeline, "/novel")
 
 
 def test_so_many_a_day_and_no_more(pipeline: Running) -> None:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
 import pytest
 
-from config.prices import Catalogue, price_on
-from core.pricing import TOKEN_CLASSES, Price, Tier, cost_of, nano_usd, total_cost, upper_bound
+from config.known_models import model_of
+from config.prices import DEFAULT, OVERRIDE, Catalogue, Prices, price_on
+from config.settings import SettingsError, settings_in
+from core.pricing import (
+    INPUT_CLASSES,
+    OUTPUT_CLASSES,
+    TOKEN_CLASSES,
+    Price,
+    Tier,
+    cost_of,
+    flat,
+    nano_usd,
+    total_cost,
+    upper_bound,
+)
+from core.registry import Provider, Registry
 from core.reply import NO_TOKENS
 from tests.examples import request
 
@@ -117,3 +132,42 @@ def test_the_catalogue_knows_priced_models_and_patterns_and_names_the_nearest() 
     assert not catalogue.knows("openai", "gtp-5-mini", DAY)
     assert not catalogue.knows("google", "gemini-2.5-pro", DAY)
     assert "openai/gpt-5-mini" in catalogue.nearest("openai/gtp-5-mini")
+
+
+PROVIDER = Provider("openai", "openai")
+INPUT, OUTPUT = "MILLSTREAM_DEFAULT_INPUT_USD_PER_MTOK", "MILLSTREAM_DEFAULT_OUTPUT_USD_PER_MTOK"
+
+
+def test_the_default_price_is_for_what_has_no_other() -> None:
+    """It stands behind the registry's prices and the price list, says that it is one, and is not there unless it is set."""
+    default = settings_in({INPUT: "5", OUTPUT: "20.5"}).default_price
+    assert default == flat(Decimal(5), Decimal("20.5"))
+    free = replace(model_of(PROVIDER, "free"), price_override={"input_uncached": Decimal(0)})
+    registry = Registry({"openai": PROVIDER}, (free,))
+    prices = Prices(registry, default)
+    sources = [
+        found.source for name in ("free", "gpt-5-mini", "gpt-unpriced") if (found := prices.on("openai", name, DAY))
+    ]
+    assert sources == [OVERRIDE, price_on("openai", "gpt-5-mini", DAY).source, DEFAULT]  # type: ignore[union-attr]
+    assert settings_in({}).default_price is None
+    assert Prices(registry).on("openai", "gpt-unpriced", DAY) is None
+
+
+@pytest.mark.parametrize("half", [{INPUT: "5"}, {OUTPUT: "5"}, {INPUT: "0", OUTPUT: "5"}, {INPUT: "5", OUTPUT: "-1"}])
+def test_half_a_default_price_or_none_at_all_is_refused(half: dict[str, str]) -> None:
+    """One side alone would charge nothing for the other, and so would zero: a model that is free has a price of its own."""
+    with pytest.raises(SettingsError, match="MILLSTREAM_DEFAULT"):
+        settings_in(half)
+
+
+@pytest.mark.parametrize("read", INPUT_CLASSES)
+@pytest.mark.parametrize("written", OUTPUT_CLASSES)
+def test_at_one_price_a_side_no_class_costs_more_than_is_held(read: str, written: str) -> None:
+    """Whatever classes a provider counts a request's tokens in, all have the price, and cost at most what was held for them."""
+    asked = request("word " * 40)
+    found = Price(flat(Decimal(5), Decimal(20)), DEFAULT, DAY)
+    bound = upper_bound(asked, "openai", "gpt-unpriced", 50, found)
+    assert bound is not None
+    cost = cost_of({**NO_TOKENS, read: 200, written: 50}, found)  # type: ignore[typeddict-item]
+    assert (cost.status, cost.total) == ("priced", 200 * 5_000 + 50 * 20_000)
+    assert cost.total is not None and cost.total < bound
