@@ -83,6 +83,11 @@ class Admit:
         self._cache = Cache(codec, transactions, clock)
         self._waiting = Waiting(transactions, clock, rules.most_waiting)
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for room in a limit now."""
+        return self._waiting.length
+
     async def __call__(self, record: Record) -> Outcome:
         """Deal with one record of the request topic."""
         caller = await self._callers.of(record)

@@ -37,6 +37,11 @@ class Waiting:
         self._most = most
         self._lines: dict[CountKey, _Line] = {}
 
+    @property
+    def length(self) -> int:
+        """How many wait now."""
+        return sum(line.length for line in self._lines.values())
+
     async def admit(self, entry: ledger.Admission, until: int | None) -> ledger.Admitted:
         """What the ledger says of an admission, `refused` only after it has waited until then; None for not at all."""
         if until is None or entry.asking is None:
@@ -52,7 +57,7 @@ class Waiting:
             assert isinstance(admitted.refusal, Refusal)
             key = admitted.refusal.count.key
             line = self._lines.get(key) or _Line(admitted.refusal)
-            if line.length * 2 >= self._most or sum(each.length for each in self._lines.values()) >= self._most:
+            if line.length * 2 >= self._most or self.length >= self._most:
                 break
             self._lines[key] = line
             line.length += 1

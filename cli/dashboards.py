@@ -277,6 +277,7 @@ def quota() -> dashboard.Dashboard:
         .with_panel(metric("Spent of limits of money", "currencyUSD", _="max by (account, limit) (millstream_account_spent_usd)"))
         .with_panel(metric("Held by open requests", "currencyUSD", _="max by (account, limit) (millstream_account_reserved_usd)"))
         .with_panel(metric("Refused by a limit", "short", _=f"sum by (code, meter) (increase(provider_quota_violations_total{rate})) > 0"))
+        .with_panel(metric("Requests waiting for room", "short", _="sum(millstream_waiting_requests)"))
         .with_row(dashboard.Row("Users"))
     )  # fmt: skip
     for panel in _quotas():

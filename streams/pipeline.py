@@ -61,11 +61,12 @@ def admit(tools: Tools, _: Send) -> Handler:
     partitions = tools.reply_topics.partitions
     files = Tasks.load(s)
     tasks = following(tools.registry, lambda registry: files.with_stored(registry.tasks))
-    tools.metrics.quota.add_violations()
-    return Admit(
+    stage = Admit(
         tools.codec, tools.transactions, tasks, planner, rules, partitions, tools.clock, tools.callers,
         tools.metrics.quota.violated,
     )  # fmt: skip
+    tools.metrics.quota.add_admission(lambda: stage.waiting)
+    return stage
 
 
 def complete(name: str, tools: Tools, send: Send) -> Handler:

@@ -1,10 +1,10 @@
-"""What a worker tells Prometheus about limits: whom they refused, and the money that accounts with limits have spent and hold."""
+"""What a worker tells Prometheus about limits: whom they refused, who waits for them, and the money that accounts with limits have spent and hold."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -32,13 +32,16 @@ VIOLATIONS = (
 
 
 class QuotaMetrics:
-    """Refusals by limits, and money by account."""
+    """Refusals by limits, who waits for room in one, and money by account."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._violations = cache(Counter(
             "provider_quota_violations_total", "Requests refused by a limit, by the refusal's code and what was short.",
             ("code", "meter"), registry=registry,
         ).labels)  # fmt: skip
+        self._waiting = Gauge(
+            "millstream_waiting_requests", "Requests that wait for room in a limit.", registry=registry
+        )
         self._spent = Gauge(
             "millstream_account_spent_usd", "What an account has spent of a limit of money in the present window.",
             ("account", "limit"), registry=registry,
@@ -48,8 +51,9 @@ class QuotaMetrics:
             ("account", "limit"), registry=registry,
         )  # fmt: skip
 
-    def add_violations(self) -> None:
-        """Show every kind of refusal, which this process may come to make."""
+    def add_admission(self, waiting: Callable[[], float]) -> None:
+        """Show every kind of refusal, which this process may come to make; `waiting` is asked when Prometheus reads the page."""
+        self._waiting.set_function(waiting)
         for code, meter in VIOLATIONS:
             self._violations(code, meter)
 

@@ -25,6 +25,7 @@ from core.limits import Limit
 from schemas.codec import Codec, Event
 from tests.conftest import QUICK
 from tests.stack.asking import all_usages, ask, ask_one, eventually, simulator, told
+from tests.stack.scrape import scrape, total
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL = "openai/gpt-5-mini"
@@ -78,6 +79,11 @@ def levels(run: Running, account: str) -> dict[str, tuple[int, int]]:
 
 def outcomes(answers: dict[str, Event]) -> list[str]:
     return sorted(answer["outcome"] for answer in answers.values())
+
+
+def waiting(run: Running) -> float:
+    """How many requests wait for room, as Prometheus is told."""
+    return total(scrape(run, "admit"), "millstream_waiting_requests")
 
 
 def calls_of(run: Running, requests: list[Any]) -> int:
@@ -196,8 +202,10 @@ def test_past_the_bound_a_request_is_refused_and_others_go_on(pipeline: Running)
         exchange.send(request)
     exchange.flush()
     assert ask_one(pipeline, told(tenant="brisk"))["outcome"] == "completed"
+    assert eventually(lambda: waiting(pipeline) == IN_FLIGHT // 4)
     answers = exchange.answers([request["request_id"] for request in requests], 60)
     exchange.close()
+    assert waiting(pipeline) == 0
     refused = [answer for answer in answers.values() if answer["outcome"] == "refused"]
     assert (len(answers), len(refused)) == (61, 61 - 1 - IN_FLIGHT // 4)
     assert all(answer["error"]["retry_after_ms"] for answer in refused)
