@@ -1,6 +1,7 @@
 """Write what is generated from the Avro schemas: `python -m cli.generate` (or `--check`, which fails on drift).
 
-Generated: `schemas/events.py`, a TypedDict for every record, and `docs/events.md`, the reference of every field. TypedDicts
+Generated: `schemas/events.py`, a TypedDict for every record, `docs/events.md`, the reference of every field, and the lines of
+`schemas/avro/written.jsonl` for schemas that are new. TypedDicts
 because an event then is what the codec reads and writes, without a second copy on the way.
 """
 
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import CODES
-from schemas.avro import NAMES, SCHEMAS
-from schemas.codec import without_logical_types
+from schemas.avro import NAMES, SCHEMAS, WRITTEN
+from schemas.codec import canonical_form, fingerprint_of, without_logical_types
 
 ROOT = Path(__file__).parent.parent
 HEADER = '"""The types of the events, generated from `schemas/avro/*.avsc` by `make generate`; do not edit."""\n'
@@ -104,11 +105,24 @@ def _reference() -> Iterator[str]:
     yield ""
 
 
+def _written() -> str:
+    """The schemas that were written before, and those of now behind them."""
+    lines = WRITTEN.read_text().splitlines() if WRITTEN.exists() else []
+    for schema in SCHEMAS.values():
+        line = json.dumps(
+            {"fingerprint": fingerprint_of(schema).hex(), "schema": canonical_form(schema)}, separators=(",", ":")
+        )
+        if line not in lines:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
 def generated() -> dict[Path, str]:
     """Every generated file and the text it should hold."""
     return {
         ROOT / "schemas" / "events.py": python_types(),
         ROOT / "docs" / "events.md": "\n".join(_reference()),
+        WRITTEN: _written(),
     }
 
 

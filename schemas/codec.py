@@ -13,6 +13,7 @@ of its `TypedDict` in `schemas.events`; times are integers of microseconds since
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from schemas.avro import SCHEMAS, Schema
+from schemas.avro import SCHEMAS, Schema, written
 from schemas.columnar import Columns, Table
 
 CONFLUENT_MAGIC = b"\x00"
@@ -73,11 +74,17 @@ def fingerprint_of(schema: Schema) -> bytes:
     return bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
 
 
+def canonical_form(schema: Schema) -> Schema:
+    """What of a schema tells how values are written: no docs, defaults or logical types."""
+    form: Schema = json.loads(to_parsing_canonical_form(schema))
+    return form
+
+
 class Codec:
     """Encodes and decodes events; safe to share between threads.
 
     `source` is the schema registry, or None to write single-object encoding. `older` are further writer schemas that
-    values may have been written with, known by their fingerprints.
+    values may have been written with beside those of `schemas.avro.written`, known by their fingerprints.
     """
 
     def __init__(self, source: SchemaSource | None = None, older: tuple[Schema, ...] = ()) -> None:
@@ -166,10 +173,7 @@ class Codec:
         if not value:
             raise Undecodable("The value is empty.")
         if value[:2] == SINGLE_OBJECT_MAGIC and len(value) >= 10:
-            writer = self._by_fingerprint.get(value[2:10])
-            if writer is None:
-                raise Undecodable(f"No schema with fingerprint {value[2:10].hex()} is known here.")
-            return writer, value[10:]
+            return self._former(value[2:10]), value[10:]
         if value[:1] == CONFLUENT_MAGIC and len(value) >= 5:
             schema_id = int.from_bytes(value[1:5], "big")
             if self._source is None:
@@ -180,6 +184,15 @@ class Codec:
                 raise Undecodable(f"The schema registry has no schema with id {schema_id}.")
             return writer, value[5:]
         raise Undecodable("The value is neither Confluent wire format nor Avro single-object encoding.")
+
+    def _former(self, mark: bytes) -> Schema:
+        """The writer's schema with this fingerprint, the present one or one of before."""
+        if (known := self._by_fingerprint.get(mark)) is not None:
+            return known
+        if (schema := written().get(mark)) is None:
+            raise Undecodable(f"No schema with fingerprint {mark.hex()} is known here.")
+        self._by_fingerprint[mark] = found = _parsed(schema)
+        return found
 
     def _writer(self, schema: Schema) -> Schema:
         """The schema as a writer's: the one known by its fingerprint, else a new one."""

@@ -2,11 +2,15 @@
 
 `SCHEMAS[name]` is a self-contained Avro schema (named types are defined where they are first used) with the defaults,
 docs and logical types of the `.avsc` file. `NAMES` lists the records in the order in which they build on each other.
+
+`WRITTEN` has, a line each, the fingerprint and the canonical form of every schema that values without a schema registry may have
+been written with: those here and those before them. `make generate` adds to it; what no deployment has written may be taken out.
 """
 
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +50,11 @@ def _load() -> dict[str, Schema]:
 
 
 SCHEMAS: dict[str, Schema] = _load()
+WRITTEN = Path(__file__).parent / "written.jsonl"
+
+
+@cache
+def written() -> dict[bytes, Schema]:
+    """The schemas of `WRITTEN` by the bytes of their fingerprints."""
+    lines = map(json.loads, WRITTEN.read_text("utf-8").splitlines())
+    return {bytes.fromhex(line["fingerprint"]): line["schema"] for line in lines}
