@@ -35,14 +35,16 @@ from config.settings import PROVIDER_NAMES, Settings, settings_in
 from core.topics import CONTROL, REQUESTS, RESPONSES, USAGE, Topic, all_topics, calls
 from local.broker import KafkaBroker
 from local.kafka_security import BrokerSecurity
+from local.processes import free_port
 from local.stack import Server, local_servers
 from streams.reply_topics import ReplyTopics
 from tests.conftest import QUICK
 from tests.stack.asking import ask, eventually, log, simulator, told
 from tests.stack.scrape import scrape, total
+from tests.stack.test_webhooks import SECRET, Receiver, publish
 
 ROOT = Path(__file__).parent.parent.parent
-PASSWORDS = {name: uuid.uuid4().hex for name in ("stages", "sink", "application", "operator")}
+PASSWORDS = {name: uuid.uuid4().hex for name in ("stages", "sink", "webhooks", "application", "operator")}
 ANSWERS, ELSEWHERE = Topic("answers.application", "LlmResponse", 0), "other.llm.requests.v1"
 
 
@@ -159,6 +161,24 @@ def test_requests_are_answered_and_stored(secured: Secured) -> None:
         return rows >= 6 and total(sink, "millstream_sink_lag_records") == 0
 
     assert eventually(stored)
+
+
+def test_alerts_go_to_webhooks(secured: Secured) -> None:
+    """A sink of webhooks reads the alerts that the stages may publish, and commits what it has sent on, with its two rights alone."""
+    receiver = Receiver(free_port())
+    webhooks = {
+        "MILLSTREAM_ALERT_WEBHOOKS": f'["http://127.0.0.1:{receiver.server_port}/in?key=1"]',
+        "MILLSTREAM_ALERT_WEBHOOK_SECRET": SECRET, "MILLSTREAM_ALERT_WEBHOOKS_PRIVATE": "true",
+    }  # fmt: skip
+    user = secured.security.environment("SECURE", "webhooks")
+    secured.run.start_worker("webhooks", ["sink", "webhooks"], {**user, **webhooks})
+    first = publish(secured.settings("stages"), 0, 1)
+    assert eventually(lambda: receiver.told() == first, 60), receiver.told()
+    assert secured.run.workers["webhooks"].stop(20) == 0
+    receiver.got.clear()
+    secured.run.start_worker("webhooks", ["sink", "webhooks"], {**user, **webhooks})
+    more = publish(secured.settings("stages"), 1, 1)
+    assert eventually(lambda: receiver.told() == more, 60), receiver.told()
 
 
 def test_an_application_sends_and_reads(secured: Secured) -> None:

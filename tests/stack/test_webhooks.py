@@ -16,6 +16,8 @@ import pytest
 from confluent_kafka import Producer
 
 from cli.running import Running, running
+from config.kafka import librdkafka
+from config.settings import Settings
 from core.alerts import alert
 from core.topics import ALERTS
 from local.processes import free_port
@@ -79,9 +81,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield run
 
 
-def publish(run: Running, first: int, count: int) -> dict[str, list[str]]:
+def publish(settings: Settings, first: int, count: int) -> dict[str, list[str]]:
     """Put so many alerts on the topic for each subject; their ids by subject, in order."""
-    producer, found = Producer({"bootstrap.servers": run.settings.kafka_bootstrap}), dict[str, list[str]]()
+    producer, found = Producer(librdkafka(settings)), dict[str, list[str]]()
     for number in range(first, first + count):
         for subject in SUBJECTS:
             one: Any = alert("limit_near", "warning", subject, "Near.", {"share": "80"}, NOW + number)
@@ -109,7 +111,7 @@ def test_a_receiver_that_is_down_loses_nothing_and_holds_up_no_other(run: Runnin
     """One receiver gets all at once; the other, away through a `kill -9` of the sink and then failing, gets all in order under the same ids."""
     down, up = free_port(), Receiver(free_port())
     start(run, down, up.server_port)
-    expected = publish(run, 0, 4)
+    expected = publish(run.settings, 0, 4)
     assert eventually(lambda: up.told() == expected, 60), up.told()
     assert eventually(lambda: f"127.0.0.1:{down} could not be reached" in log(run), 30)
     status, said = get(f"{run.monitoring['webhooks']}/readyz")
@@ -123,7 +125,7 @@ def test_a_receiver_that_is_down_loses_nothing_and_holds_up_no_other(run: Runnin
     assert deliveries(f"127.0.0.1:{down}", "taken") == 0
     run.workers["webhooks"].kill()
     start(run, down, up.server_port)
-    more = publish(run, 4, 2)
+    more = publish(run.settings, 4, 2)
     expected = {subject: ids + more[subject] for subject, ids in expected.items()}
     late = Receiver(down, refusals=3)
     assert eventually(lambda: late.told() == expected, 90), late.told()
@@ -135,7 +137,7 @@ def test_a_receiver_that_is_down_loses_nothing_and_holds_up_no_other(run: Runnin
     # Stopped and started again, it goes on where it was.
     assert run.workers["webhooks"].stop(20) == 0
     start(run, down, up.server_port)
-    last = publish(run, 6, 1)
+    last = publish(run.settings, 6, 1)
     assert eventually(lambda: late.told() == last and up.told() == last, 60), (late.told(), up.told())
     assert "key=1" not in log(run) and SECRET not in log(run)
     run.workers["webhooks"].stop(20)
