@@ -15,6 +15,7 @@ from cli.amounts import duration, plain
 from cli.errors import CommandError
 from cli.lines import request_of
 from cli.registry_change import database, json_option, print_table, read
+from cli.stackfile import address_shown
 from config.credentials import open_key, platform_credentials
 from config.database import reading
 from config.key_encryption import encryption_keys
@@ -75,11 +76,12 @@ def run(settings: Settings, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(asdict(result)))
     else:
-        rows = (
+        rows = [
             ("reach", result.reach), ("auth", result.auth), ("model", f"{plain(model)}: {result.answer}"),
             ("latency", duration(result.latency_us)),
-        )  # fmt: skip
-        print_table((provider.name, ""), rows, "")
+        ]  # fmt: skip
+        address = address_shown(provider.base_url)
+        print_table((provider.name, ""), [("address", address), *rows] if address else rows, "")
         if result.error:
             print(plain(result.error))
     return 0 if result.good else 1

@@ -10,7 +10,7 @@ from cli import provider_check
 from cli.keys import replace_platforms, secret_options
 from cli.registry_change import actions, change_options, commit, database, json_option, print_table, read
 from cli.registry_options import switch_option, with_options
-from cli.stackfile import stack_settings
+from cli.stackfile import address_shown, is_simulated, stack_settings
 from config.credentials import Credential, platform_credentials
 from config.database import reading
 from config.health import health_of
@@ -88,7 +88,7 @@ def _list(settings: Settings, as_json: bool) -> int:
         return 0
     rows = [
         (
-            p.name, p.kind, " ".join(filter(None, (p.base_url, p.region and f"({p.region})"))),
+            p.name, p.kind, " ".join(filter(None, (address_shown(p.base_url), p.region and f"({p.region})"))),
             _state(p, health[p.name]), source, keys[p.name],
         )
         for p in providers
@@ -111,4 +111,6 @@ def _key(settings: Settings, provider: Provider, stored: Sequence[Credential]) -
         return "not needed"
     if provider.kind not in PROVIDER_NAMES:
         return "unknown kind"
+    if is_simulated(provider.base_url):
+        return "simulator's"
     return "environment's" if provider_settings(provider, settings).api_key else "not set"

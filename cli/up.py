@@ -10,15 +10,7 @@ from pathlib import Path
 
 from cli.errors import CommandError
 from cli.running import running
-from cli.stackfile import STACK_FILE
-
-#: The variables that point a provider elsewhere: its address and its key.
-PROVIDER_VARIABLES = {
-    "openai": ("OPENAI_BASE_URL", "OPENAI_API_KEY"),
-    "anthropic": ("ANTHROPIC_BASE_URL", "ANTHROPIC_API_KEY"),
-    "google": ("GOOGLE_GEMINI_BASE_URL", "GEMINI_API_KEY"),
-    "openai-compatible": ("MILLSTREAM_OPENAI_COMPATIBLE_BASE_URL", "MILLSTREAM_OPENAI_COMPATIBLE_API_KEY"),
-}
+from cli.stackfile import PROVIDER_VARIABLES, STACK_FILE
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
     ) as up:
         pids = {name: child.pid for name, child in up.workers.items()}
         pages = {name: f"{address}/metrics" for name, address in up.monitoring.items()}
-        replace(up.stack, processes={**up.stack.processes, **pids}, metrics=pages).write(STACK_FILE)
+        called = {name: url for name in PROVIDER_VARIABLES if (url := up.settings.provider(name).base_url)}
+        running_now = {**up.stack.processes, **pids}
+        replace(up.stack, processes=running_now, metrics=pages, providers=called).write(STACK_FILE)
         try:
             _say(
                 _greeting(
@@ -104,5 +98,6 @@ Try, in another terminal in this folder:
 
   millstream send "Why is the sky blue?" --model openai/gpt-5-mini --tenant acme
   millstream tail usage --from-beginning
+  millstream providers list
   curl '{clickhouse}' --data 'SELECT tenant, sum(cost_nano_usd) / 1e9 AS usd FROM millstream.usage GROUP BY tenant'
 """  # noqa: S608

@@ -31,7 +31,8 @@ class Stack:
     """Addresses of a running stack; what `.millstream/stack.json` holds.
 
     `database_url` is a SQLAlchemy URL; `schema_registry_url` and `simulator_url` are None where absent;
-    `processes` maps a server's name to its process id, `metrics` a worker's to the page that Prometheus reads.
+    `processes` maps a server's name to its process id, `metrics` a worker's to the page that Prometheus reads, `providers` a
+    provider's to the address at which the workers call it.
     """
 
     kafka_bootstrap: str
@@ -42,6 +43,7 @@ class Stack:
     data_dir: str
     processes: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, str] = field(default_factory=dict)
+    providers: dict[str, str] = field(default_factory=dict)
 
     def environment(self) -> dict[str, str]:
         """Environment variables that point Millstream's processes and the providers' SDKs at this stack."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from cli.main import main
+from cli.stackfile import PROVIDER_VARIABLES, STACK_FILE
 from config import credentials
 from config.database import create_tables, open_database, reading
 from config.health import record
@@ -23,6 +26,7 @@ from config.registry_models import REGISTRY_AUDIT
 from config.registry_store import contents_of, version_of
 from config.settings import settings
 from core.health import ProviderHealth
+from local.stack import Stack
 
 ENVIRONMENT_KEY = "sk-planted-environment-aaaa"
 STORED_KEY = "sk-planted-stored-0123-zzzz"
@@ -247,6 +251,35 @@ def test_a_call_says_what_worked(shell: Shell, model: str, reach: str, auth: str
     found = shell.json("providers", "test", "echo", "--model", model, status=0 if answer == "ok" else 1)
     assert (found["reach"], found["auth"], found["answer"]) == (reach, auth, answer)
     assert found["latency_us"] > 0 and bool(found["error"]) == (answer != "ok")
+
+
+def test_beside_a_local_stack_its_simulator_is_called(
+    shell: Shell, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where `millstream up` runs, providers are those of its workers and say so; the user's key goes to none but a server of theirs."""
+    for variables in PROVIDER_VARIABLES.values():
+        for name in variables:
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("OPENAI_API_KEY", "bad-key")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "bad-key")
+    monkeypatch.chdir(shell.folder)
+    # A name of the same host that is not the simulator's own address.
+    elsewhere = address.replace("127.0.0.1", "localhost")
+    called = {"openai": f"{address}/openai/v1", "anthropic": f"{elsewhere}/anthropic"}
+    Stack("127.0.0.1:9", "", "", address, None, "", {"up": os.getpid()}, {}, called).write(STACK_FILE)
+    settings.cache_clear()
+    found = {one["name"]: one for one in shell.json("providers", "list")}
+    assert (found["openai"]["base_url"], found["openai"]["key"]) == (called["openai"], "simulator's")
+    assert (found["anthropic"]["base_url"], found["anthropic"]["key"]) == (called["anthropic"], "environment's")
+    monkeypatch.setenv("COLUMNS", "160")
+    assert f"{called['openai']} (simulator)" in shell.run("providers", "list")
+    printed = shell.run("providers", "test", "openai")
+    assert f"{called['openai']} (simulator)" in printed
+    assert re.search(r"auth +ok", printed)
+    printed = shell.run("providers", "test", "anthropic", status=1)
+    assert called["anthropic"] in printed and "(simulator)" not in printed
+    assert re.search(r"auth +failed", printed)
 
 
 def test_a_call_without_a_key_is_not_made(shell: Shell) -> None:

@@ -57,9 +57,14 @@ def stack_of(folder: Path, process: subprocess.Popen[str]) -> dict[str, Any]:
     return found
 
 
-def send(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cli.main", "send", *arguments]
+def beside(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command in another terminal."""
+    command = [sys.executable, "-m", "cli.main", *arguments]
     return subprocess.run(command, cwd=folder, env=clean(), capture_output=True, text=True, timeout=60, check=False)
+
+
+def send(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return beside(folder, "send", *arguments)
 
 
 def test_up_is_found_by_other_commands_and_leaves_nothing(folder: Path) -> None:
@@ -74,6 +79,11 @@ def test_up_is_found_by_other_commands_and_leaves_nothing(folder: Path) -> None:
             assert b"millstream_" in answer.read()
     found = send(folder, "Why?", "--model", "openai/gpt-5-mini")
     assert found.returncode == 0, found.stderr
+    listed = {one["name"]: one["base_url"] for one in json.loads(beside(folder, "providers", "list", "--json").stdout)}
+    assert listed["google"] == f"{stack['simulator_url']}/google"
+    tested = beside(folder, "providers", "test", "openai")
+    assert tested.returncode == 0, tested.stdout
+    assert "(simulator)" in tested.stdout
     processes = family(up)
     up.send_signal(signal.SIGINT)
     printed, _ = up.communicate(timeout=60)
@@ -96,7 +106,7 @@ def test_a_provider_can_be_pointed_elsewhere(folder: Path) -> None:
     assert own.stdout is not None
     address = next(word for word in own.stdout.readline().split() if word.startswith("http")).rstrip(".")
     up = begin(folder, "up", "--provider-base-url", f"openai={address}/openai/v1")
-    stack_of(folder, up)
+    assert stack_of(folder, up)["providers"]["openai"] == f"{address}/openai/v1"
     assert send(folder, "Why?", "--model", "openai/gpt-5-mini").returncode == 0
     with urllib.request.urlopen(f"{address}/_sim/ledger") as answer:
         assert json.load(answer)["overall"]["calls"] == 1
