@@ -118,25 +118,24 @@ class Admit:
         if isinstance(plan, Plan) and isinstance(prepared, Prepared):
             planned = await self._cache.look(prepared.request, plan) or plan
         copy_to = None if isinstance(to, NoReplyTo) else to
+        known = _path(request) if isinstance(plan, Plan) and self._rules.refuse_unknown else ()
         if isinstance(planned, Plan):
-            entry = self._call_entry(request, body, planned, now)
+            entry = self._call_entry(request, body, planned, now, known)
         else:
             answer = pack(self._answered(planned, trace, copy_to))
-            entry = self._entry(request["request_id"], body, request["tenant"], now, answer=answer)
-        if isinstance(plan, Plan) and self._rules.refuse_unknown:
-            entry = replace(entry, known=_path(request))
+            entry = _answer_entry(request["request_id"], body, request["tenant"], now, answer, known)
         until = self._waits_until(request, record)
         admitted = await self._waiting.admit(entry, until)
         while isinstance(plan, Plan) and plan.models and isinstance(admitted.refusal, Short):
             # The ledger decides: what is left may be less again by the time that the cheaper plan asks.
             plan = plan.without(admitted.refusal.too_dear)
             if plan.models:
-                entry = replace(self._call_entry(request, body, plan, now), known=entry.known)
+                entry = self._call_entry(request, body, plan, now, known)
                 admitted = await self._waiting.admit(entry, until)
         if admitted.refusal is not None and isinstance(plan, Plan):
             now, why = self._clock(), admitted.refusal
             refused = pack(self._answered(_refused(request, plan, why, now), trace, copy_to))
-            entry = self._entry(request["request_id"], body, request["tenant"], now, answer=refused)
+            entry = _answer_entry(request["request_id"], body, request["tenant"], now, refused)
             admitted = await self._transactions.run(ledger.admit, entry)
             if admitted.kind == "new":
                 self._violated(why)
@@ -155,12 +154,16 @@ class Admit:
         call = call_of(ready, kept, admitted.admitted_at, copy_to, self._cache.key(ready, kept), admitted.near)
         return Emit((self._encoder.call(call, trace),))
 
-    def _call_entry(self, request: LlmRequest, body: bytes, plan: Plan, now: int) -> ledger.Admission:
+    def _call_entry(
+        self, request: LlmRequest, body: bytes, plan: Plan, now: int, known: tuple[str, ...]
+    ) -> ledger.Admission:
         """What asks the ledger to let a request be called by its plan."""
-        entry = self._entry(request["request_id"], body, request["tenant"], now, plan=plan)
         # When nobody works on the request any more, if it has no answer by then.
         expires_at = (request["deadline"] or now) + self._rules.reserve_seconds * 1_000_000
-        return replace(entry, asking=_asking(request, plan), expires_at=expires_at)
+        return ledger.Admission(
+            _key(request["request_id"]), hashlib.sha256(body).digest(), _account(request["tenant"]), plan.bound_nano, None,
+            now, plan.packed(), _asking(request, plan), expires_at, known,
+        )  # fmt: skip
 
     def _waits_until(self, request: LlmRequest, record: Record) -> int | None:
         """Until when the request waits for room in a limit; None for not at all."""
@@ -217,14 +220,6 @@ class Admit:
             return plan
         return replace(plan, made=self._codec.encode("LlmRequest", ready))
 
-    def _entry(
-        self, request_id: str, body: bytes, account: str, now: int, *, plan: Plan | None = None, answer: bytes | None = None
-    ) -> ledger.Admission:  # fmt: skip
-        # The ledger's key is at most 64 characters; only a valid id can be as short as it looks.
-        key = request_id if UUID.fullmatch(request_id) else hashlib.sha256(request_id.encode()).hexdigest()
-        bound, packed = (plan.bound_nano, plan.packed()) if plan is not None else (0, None)
-        return ledger.Admission(key, hashlib.sha256(body).digest(), _account(account), bound, answer, now, packed)
-
     def _disbelieved(self, record: Record, why: Error) -> Outcome:
         """An answer that says nothing of anybody, to the request that the record claims to be; nothing is stored.
 
@@ -251,11 +246,24 @@ class Admit:
             # The record's key is not signed: it may be the id of somebody else's request.
             return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
         packed = pack((self._encoder.response(answer, trace),))
-        entry = self._entry(key, record.value or b"", "default", self._clock(), answer=packed)
+        entry = _answer_entry(key, record.value or b"", "default", self._clock(), packed)
         admitted = await self._transactions.run(ledger.admit, entry)
         if admitted.kind == "other":
             return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
         return Reject(failure["code"], why, unpack(admitted.answer or packed))
+
+
+def _answer_entry(
+    request_id: str, body: bytes, account: str, now: int, answer: bytes, known: tuple[str, ...] = ()
+) -> ledger.Admission:
+    """What tells the ledger of a request that needs no call."""
+    hashed = hashlib.sha256(body).digest()
+    return ledger.Admission(_key(request_id), hashed, _account(account), 0, answer, now, known=known)
+
+
+def _key(request_id: str) -> str:
+    """The ledger's key, at most 64 characters; only a valid id can be as short as it looks."""
+    return request_id if UUID.fullmatch(request_id) else hashlib.sha256(request_id.encode()).hexdigest()
 
 
 def _path(request: LlmRequest) -> tuple[str, ...]:

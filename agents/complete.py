@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from agents.cancel import Cancellation, Cancellations, Cancelled
@@ -27,7 +27,7 @@ from core.attempts import Begin, Ending, Finished, Left, Lost, Moved, Wait, atte
 from core.errors import ProviderError, error
 from core.facts import Attempt
 from core.fallback import Again, Next, Tried, after_lost, at_candidate, next_candidate, next_move, tried_so_far
-from core.hedging import hedge_to
+from core.hedging import hedge_to, waits_for
 from core.outcome import Emit, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.reply import Reply
 from core.retry import RetryRule
@@ -197,32 +197,42 @@ class Complete:
         `repair` is the call with which an answer is to be mended, where that is what is asked for. A request that is given
         up goes the way of one whose deadline has passed.
         """
+        async with self._slots:
+            self.slots_in_use += 1
+            try:
+                return await self._next_step(call, repair, picked, duty, trace, cancellation)
+            finally:
+                self.slots_in_use -= 1
+
+    async def _next_step(
+        self, call: LlmCall, repair: LlmCall | None, picked: Picked, duty: Duty, trace: bytes, cancellation: Cancellation
+    ) -> Turn:  # fmt: skip
         request = call["request"]
-        async with self._slot():
-            start = ledger.Start(
-                request["request_id"],
-                self._owner,
-                self._clock(),
-                0 if cancellation.requested else request["deadline"],
-                self._rules.retry.max_attempts,
-                request["on_unknown_outcome"] == "retry",
-                call["candidate"],
-                repair is not None,
-                request["max_attempts"],
-                self._beside(call, picked),
-            )
-            started = await self._transactions.run(ledger.start, start)
-            turn = Turn(started, duty, None, None, ended=started.ended)
-            match started.step:
-                case Begin(number, reason):
-                    attempt = Attempt(attempt_id(request["request_id"], number), number, reason, self._clock())
-                    to = None if repair is not None or duty.hedge else hedge_to(call, self._tried(call, turn, None))
-                    attempt, result = await self._ask(repair or call, attempt, picked, to, trace, cancellation)
-                    return replace(turn, attempt=attempt, result=result, picked=picked, open=int(reason == "hedge"))
-                case Lost(opened):
-                    lost = Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at)
-                    return replace(turn, attempt=lost)
-            return replace(turn, cancelled=cancellation.requested)
+        start = ledger.Start(
+            request["request_id"],
+            self._owner,
+            self._clock(),
+            0 if cancellation.requested else request["deadline"],
+            self._rules.retry.max_attempts,
+            request["on_unknown_outcome"] == "retry",
+            call["candidate"],
+            repair is not None,
+            request["max_attempts"],
+            self._beside(call, picked),
+        )
+        started = await self._transactions.run(ledger.start, start)
+        turn = Turn(started, duty, None, None, ended=started.ended)
+        match started.step:
+            case Begin(number, reason):
+                attempt = Attempt(attempt_id(request["request_id"], number), number, reason, self._clock())
+                alone = repair is not None or duty.hedge or not waits_for(call)
+                to = None if alone else hedge_to(call, self._tried(call, turn, None))
+                attempt, result = await self._ask(repair or call, attempt, picked, to, trace, cancellation)
+                return replace(turn, attempt=attempt, result=result, picked=picked, open=int(reason == "hedge"))
+            case Lost(opened):
+                lost = Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at)
+                return replace(turn, attempt=lost)
+        return replace(turn, cancelled=cancellation.requested)
 
     def _beside(self, call: LlmCall, picked: Picked) -> int | None:
         """The number of the call beside which a hedge is to begin, 0 for none where it would fail or be refused just now."""
@@ -235,16 +245,6 @@ class Complete:
         """What was done for the request, the call of this round included."""
         calls = [(each.candidate, each.cost_nano) for each in turn.ended]
         return tried_so_far(call, [*calls, (call["candidate"], cost_nano)])
-
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        """One of the lane's slots, waited for and counted."""
-        async with self._slots:
-            self.slots_in_use += 1
-            try:
-                yield
-            finally:
-                self.slots_in_use -= 1
 
     async def _ask(
         self, call: LlmCall, attempt: Attempt, picked: Picked, to: int | None, trace: bytes, cancellation: Cancellation
@@ -281,13 +281,11 @@ class Complete:
 
     def _next(self, call: LlmCall, turn: Turn, fact: LlmUsage | None, at: int) -> Again | Next | None:
         """What follows this round, None when its end is the request's."""
-        if fact is None:
+        if fact is None or isinstance(turn.result, Reply):
             return None
         tried = self._tried(call, turn, fact["cost_nano_usd"])
-        if isinstance(turn.started.step, Lost):
+        if isinstance(turn.started.step, Lost) or turn.result is None:
             return after_lost(self._rules.retry, call, tried)
-        if not isinstance(turn.result, ProviderError):
-            return None
         failed = turn.result.error
         limited = turn.picked.credential_id if turn.picked is not None else None
         if limited and failed["code"] == "provider_rate_limited" and self._pick(call, limited).rests_until <= at:

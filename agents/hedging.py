@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 from agents.cancel import Cancellation
 from agents.chunks import Chunks, Send
@@ -28,17 +28,21 @@ class Hedges:
         self._encoder = encoder
         self._send = send
 
-    @asynccontextmanager
-    async def watch(
+    def watch(
         self, call: LlmCall, number: int, to: int | None, chunks: Chunks, cancellation: Cancellation, trace: bytes
-    ) -> AsyncIterator[None]:  # fmt: skip
+    ) -> AbstractAsyncContextManager[None]:  # fmt: skip
         """While call `number` of a request goes on: call the candidate at `to` as well when it is late, None for not at all.
 
         Then, and while the call is itself a hedge, it is broken off as soon as the ledger has the answer of another call.
         """
         if to is None and call["beside"] is None:
-            yield
-            return
+            return nullcontext()
+        return self._watched(call, number, to, chunks, cancellation, trace)
+
+    @asynccontextmanager
+    async def _watched(
+        self, call: LlmCall, number: int, to: int | None, chunks: Chunks, cancellation: Cancellation, trace: bytes
+    ) -> AsyncIterator[None]:  # fmt: skip
         task = asyncio.create_task(self._watch(call, number, to, chunks, cancellation, trace))
         try:
             yield

@@ -148,7 +148,7 @@ class Planner:
                 or unbounded_by(*of, price(model), model.context_tokens)
             )
 
-        wanted = replace(asked(request, output, now), task=prepared.task)
+        wanted = asked({**request, "task": prepared.task}, output, now)
         choice = self._router().choose(wanted, Conditions(bound, self._standings(), refusal))
         if isinstance(choice, NoChoice):
             return choice
@@ -156,9 +156,7 @@ class Planner:
         self._chosen(first.provider, first.name, route, choice.complexity)
         waits = self._waits(choice, request)
         most = max(_media(request, prices.kind(each.model.provider), each.model) for each in choice.candidates)
-        plan = _plan(choice, output, prepared.prompt_version, prepared.repair, waits)
-        tiers = tuple(each.model.tier for each in choice.candidates)
-        return replace(plan, tokens=text_tokens(request) + most + reread + output, tiers=tiers)
+        return _plan(choice, prepared, output, waits, text_tokens(request) + most + reread + output)
 
     def _waits(self, choice: Choice, request: LlmRequest) -> list[int | None]:
         """How long each candidate is waited for before another is called as well, in microseconds."""
@@ -179,7 +177,7 @@ def _router(registry: Registry, patterns: Mapping[str, Sequence[str]]) -> Router
     return Router(registry, catalogue.knows, catalogue.nearest)
 
 
-def _plan(choice: Choice, output: int, prompt_version: str | None, repair: bool, waits: Sequence[int | None]) -> Plan:
+def _plan(choice: Choice, prepared: Prepared, output: int, waits: Sequence[int | None], tokens: int) -> Plan:
     route = choice.route
     candidates = [
         Candidate(
@@ -194,11 +192,13 @@ def _plan(choice: Choice, output: int, prompt_version: str | None, repair: bool,
         "decisions": list(choice.decisions),
         "fall_back_on": sorted(route.fall_back_on) if route else [],
         "complexity": choice.complexity,
-        "prompt_version": prompt_version,
-        "repair": repair,
+        "prompt_version": prepared.prompt_version,
+        "repair": prepared.repair,
         "downgraded_from": None,
     }
-    return Plan(fields, route.cache_seconds if route else None, bool(route and route.cache_shared))
+    tiers = tuple(each.model.tier for each in choice.candidates)
+    kept = (route.cache_seconds, route.cache_shared) if route else (None, False)
+    return Plan(fields, *kept, tokens=tokens, tiers=tiers)
 
 
 def call_of(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from core.media import LEAST_AUDIO_BYTES_PER_SECOND, MEDIA_TYPES
 from schemas.events import ContentPart, LlmRequest
 
@@ -37,19 +35,18 @@ LARGEST_CONTEXT = {"openai": 1_050_000, "anthropic": 1_000_000, "google": 2_097_
 def text_tokens(request: LlmRequest) -> int:
     """At most this many tokens are in the texts, tools, schemas and options: a token is at least one byte of UTF-8."""
     tools, schema = request["tools"], request["parameters"]["response_format"]
-    texts = [said for message in request["messages"] for part in message["content"] for said in _said(part)]
-    texts += schema, *request["provider_options"].values()
+    texts = [schema, *request["provider_options"].values()]
+    framed = 1 + len(tools)
+    for message in request["messages"]:
+        framed += max(1, len(message["content"]))
+        for part in message["content"]:
+            texts.append(part["text"])
+            if part["type"] in ("tool_call", "tool_result"):
+                texts += part["tool_name"], part["tool_arguments"], part["tool_call_id"]
     for tool in tools:
         texts += tool["name"], tool["description"], tool["parameters"]
-    framed = 1 + len(tools) + sum(max(1, len(message["content"])) for message in request["messages"])
     added = TOKENS_OF_INSTRUCTIONS if tools or schema is not None else 0
-    return sum(len((text or "").encode()) for text in texts) + TOKENS_PER_MESSAGE * framed + added
-
-
-def _said(part: ContentPart) -> Iterator[str | None]:
-    yield part["text"]
-    if part["type"] in ("tool_call", "tool_result"):
-        yield from (part["tool_name"], part["tool_arguments"], part["tool_call_id"])
+    return sum(len(text.encode()) for text in texts if text) + TOKENS_PER_MESSAGE * framed + added
 
 
 def media_of(request: LlmRequest) -> list[ContentPart]:

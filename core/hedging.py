@@ -36,6 +36,12 @@ def most_at_once(candidates: Sequence[Candidate]) -> int:
     return max((*bounds, *pairs), default=0)
 
 
+def waits_for(call: LlmCall) -> bool:
+    """Whether another candidate may be called when this call is late."""
+    candidates = call["candidates"]
+    return not candidates or candidates[call["candidate"]]["hedge_after_us"] is not None
+
+
 def hedge_to(call: LlmCall, tried: Tried) -> int | None:
     """The place of the candidate that is called as well when this call is late; None where none may be.
 
@@ -43,9 +49,12 @@ def hedge_to(call: LlmCall, tried: Tried) -> int | None:
     the late call with its bound: both calls have to fit into what the request allows.
     """
     most = call["request"]["max_attempts"]
-    if call["candidates"] and call["candidates"][call["candidate"]]["hedge_after_us"] is None:
-        return None
-    if call["beside"] is not None or not may_hedge(call["request"]) or (most is not None and tried.made >= most):
+    if (
+        not waits_for(call)
+        or call["beside"] is not None
+        or not may_hedge(call["request"])
+        or (most is not None and tried.made >= most)
+    ):
         return None
     own = {place for place, one in enumerate(call["candidates"]) if one["provider"] == call["provider"]}
     return next_candidate(call["candidates"], call["candidate"], room(call, tried), tried.places | own)

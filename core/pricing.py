@@ -35,6 +35,7 @@ FALLBACK: dict[TokenClass, TokenClass] = {
 
 #: Nano-USD per token for one USD per million tokens.
 NANO_PER_TOKEN = 1_000
+NO_COST = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,10 @@ def upper_bound(
     if media is None:
         raise ValueError(f"No bound is known for the media of request {request['request_id']} at {kind}/{model}.")
     input_tokens = text_tokens(request) + media + reread_tokens
-    dearest_in = max(price.usd_per_mtok(name, input_tokens) or Decimal(0) for name in INPUT_CLASSES)
-    dearest_out = max(price.usd_per_mtok(name, input_tokens) or Decimal(0) for name in OUTPUT_CLASSES)
+    # What has no price of its own costs what another class does.
+    prices = {name: price.usd_per_mtok(name, input_tokens) or NO_COST for name in price.tiers}
+    dearest_in = max((prices[name] for name in INPUT_CLASSES if name in prices), default=NO_COST)
+    dearest_out = max((prices[name] for name in OUTPUT_CLASSES if name in prices), default=NO_COST)
     return nano_usd(input_tokens, dearest_in) + nano_usd(max_output_tokens, dearest_out)
 
 

@@ -66,7 +66,8 @@ def translate_response(body: dict[str, Any]) -> Reply:
     choice = body["choices"][0]
     message = choice["message"]
     reason = choice.get("finish_reason")
-    used = used_only(usage_of(body), body.get("usage"), body.get("model"), body.get("id"), terms_of(body))
+    tokens, terms = usage_of(body), terms_of(body)
+    used = used_only(tokens, body.get("usage"), body.get("model"), body.get("id"), terms)
     if choice.get("error"):
         said = fields(choice["error"]).get("message", "no reason given")
         raise ProviderError(error("provider_bad_answer", f"The answer broke off with an error: {said}"), "maybe", used)
@@ -78,9 +79,9 @@ def translate_response(body: dict[str, Any]) -> Reply:
         finish_reason=FINISH.get(reason, "other"),
         response_model=body.get("model"),
         provider_response_id=body.get("id"),
-        tokens=usage_of(body),
+        tokens=tokens,
         provider_usage=usage_json(body.get("usage")),
-        terms=terms_of(body),
+        terms=terms,
     )
 
 
