@@ -23,6 +23,7 @@ from config.transactions import Transactions
 from core.accounts import path_of
 from core.admission import LONGEST_LABEL, UUID, problem_of
 from core.caching import Hit
+from core.degrading import Degraded
 from core.energy import Short
 from core.errors import error
 from core.facts import refusal, undecodable
@@ -126,14 +127,15 @@ class Admit:
             entry = _answer_entry(request["request_id"], body, request["tenant"], now, answer, known)
         until = self._waits_until(request, record)
         admitted = await self._waiting.admit(entry, until)
-        while isinstance(plan, Plan) and plan.models and isinstance(admitted.refusal, Short):
+        while isinstance(plan, Plan) and plan.models and isinstance(admitted.refusal, Short | Degraded):
             # The ledger decides: what is left may be less again by the time that the cheaper plan asks.
             plan = plan.without(admitted.refusal.too_dear)
             if plan.models:
                 entry = self._call_entry(request, body, plan, now, known)
                 admitted = await self._waiting.admit(entry, until)
-        if admitted.refusal is not None and isinstance(plan, Plan):
-            now, why = self._clock(), admitted.refusal
+        why = admitted.refusal
+        if why is not None and not isinstance(why, Degraded) and isinstance(plan, Plan):
+            now = self._clock()
             refused = pack(self._answered(_refused(request, plan, why, now), trace, copy_to))
             entry = _answer_entry(request["request_id"], body, request["tenant"], now, refused)
             admitted = await self._transactions.run(ledger.admit, entry)
@@ -271,7 +273,9 @@ def _path(request: LlmRequest) -> tuple[str, ...]:
 
 
 def _asking(request: LlmRequest, plan: Plan) -> Asking:
-    return Asking(_path(request), request["task"], plan.models, plan.amounts, plan.tiers)
+    return Asking(
+        _path(request), request["task"], plan.models, plan.amounts, plan.tiers, plan.degrade_from, plan.dearer
+    )
 
 
 def _refused(request: LlmRequest, plan: Plan, why: NotAdmitted, now: int) -> LlmResponse:

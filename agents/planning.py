@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
@@ -47,7 +47,8 @@ class Plan:
     """What was chosen for a request: `fields` of its call, and how long its answer may be kept in the response cache.
 
     `made` is the encoded request with the messages that its task made, which may come out otherwise later; None where none did.
-    `tokens` is the most that one call can use, `tiers` those of the candidates; they are not kept.
+    `tokens` is the most that one call can use, `tiers` those of the candidates. From `degrade_from` percent of a limit on, only
+    those are called that are `cheap`. These are not kept.
     """
 
     fields: Mapping[str, Any]
@@ -56,6 +57,8 @@ class Plan:
     made: bytes | None = None
     tokens: int = 0
     tiers: tuple[Tier, ...] = ()
+    degrade_from: int = 100
+    cheap: tuple[bool, ...] = ()
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -68,6 +71,11 @@ class Plan:
         bounds = [candidate["reserved_nano_usd"] for candidate in self.fields["candidates"]]
         known = [bound for bound in bounds if bound is not None]
         return Amounts(max(known) if len(known) == len(bounds) else None, self.tokens)
+
+    @property
+    def dearer(self) -> tuple[int, ...]:
+        """The places of the candidates to do without where a limit is nearly used up; none where all are alike."""
+        return tuple(place for place, cheap in enumerate(self.cheap) if not cheap) if any(self.cheap) else ()
 
     @property
     def bound_nano(self) -> int:
@@ -90,10 +98,11 @@ class Plan:
             ],
         }
         tiers = tuple(tier for place, tier in enumerate(self.tiers) if place not in dropped)
+        cheap = tuple(each for place, each in enumerate(self.cheap) if place not in dropped)
         if 0 not in dropped:
-            return replace(self, fields=fields, tiers=tiers)
+            return replace(self, fields=fields, tiers=tiers, cheap=cheap)
         fields["downgraded_from"] = self.fields["downgraded_from"] or models[0]
-        return replace(self, fields=fields, tiers=tiers, cache_seconds=None)
+        return replace(self, fields=fields, tiers=tiers, cheap=cheap, cache_seconds=None)
 
     def packed(self) -> bytes:
         """The plan for the ledger; `unpacked` reads it."""
@@ -156,7 +165,11 @@ class Planner:
         self._chosen(first.provider, first.name, route, choice.complexity)
         waits = self._waits(choice, request)
         most = max(_media(request, prices.kind(each.model.provider), each.model) for each in choice.candidates)
-        return _plan(choice, prepared, output, waits, text_tokens(request) + most + reread + output)
+        plan = _plan(choice, prepared, output, waits, text_tokens(request) + most + reread + output)
+        if choice.route is None or choice.route.degrade_from is None:
+            return plan
+        cheap = tuple(_named(each.model, choice.route.degrade_to) for each in choice.candidates)
+        return replace(plan, degrade_from=choice.route.degrade_from, cheap=cheap)
 
     def _waits(self, choice: Choice, request: LlmRequest) -> list[int | None]:
         """How long each candidate is waited for before another is called as well, in microseconds."""
@@ -170,6 +183,10 @@ def _media(request: LlmRequest, kind: str, model: Model) -> int:
     """At most this many tokens are in the media of a request."""
     found = media_tokens(request, kind, model.name, model.context_tokens)
     return max(LARGEST_CONTEXT.values()) if found is None else found
+
+
+def _named(model: Model, names: Collection[str]) -> bool:
+    return model.full_name in names or any(alias in names for alias in model.aliases)
 
 
 def _router(registry: Registry, patterns: Mapping[str, Sequence[str]]) -> Router:

@@ -9,6 +9,7 @@ from agents.outgoing import Clock
 from config import ledger
 from config.holding import NotAdmitted
 from config.transactions import Transactions
+from core.degrading import Degraded
 from core.limits import Asking, CountKey, Refusal, concerns
 
 #: How often whoever is first in a line asks again: where only what is held is in the way, and where the limit is used up.
@@ -98,7 +99,7 @@ class Waiting:
         finally:
             line.turn.release()
 
-    def _worth_it(self, refusal: NotAdmitted | None, until: int) -> bool:
+    def _worth_it(self, refusal: NotAdmitted | Degraded | None, until: int) -> bool:
         """Whether there may be room before then: what is held is in the way, or a limit of a minute or an hour that resets."""
         now = self._clock()
         if not isinstance(refusal, Refusal) or refusal.retry_after_ms is None or now >= until:

@@ -23,6 +23,7 @@ from core.routing import Conditions, NoChoice, Router
 FIELDS = (
     "targets", "plan", "task", "tenant", "model", "precedence", "enabled", "valid_from", "valid_until", "share", "sticky",
     "order", "strategies", "quality_floor", "fall_back_on", "max_attempts", "cache_seconds", "cache_shared", "hedge",
+    "degrade_from", "degrade_to",
 )  # fmt: skip
 
 
@@ -80,6 +81,9 @@ def _choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache-seconds", metavar="N", help="how long answers are kept; `none` for not at all")
     switch_option(parser, "cache_shared", "cache-shared", "cache-apart", "let tenants share the kept answers")
     switch_option(parser, "hedge", "hedge", "no-hedge", "call another provider's model as well when one is late")
+    parser.add_argument("--degrade-from", metavar="PERCENT",
+                        help="from this share of a limit on, call none but --degrade-to; `none` for never")  # fmt: skip
+    parser.add_argument("--degrade-to", action="append", metavar="MODEL", help="a cheaper target, repeatable")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -149,6 +153,8 @@ def _unusual(route: Route) -> list[str]:
     )
     parts += [f"from {route.quality_floor} up"] if route.quality_floor else []
     parts += [f"kept {route.cache_seconds:,} s"] if route.cache_seconds else []
+    if route.degrade_from is not None:
+        parts += [f"only {', '.join(route.degrade_to)} from {route.degrade_from} % of a limit on"]
     return parts + (["hedged"] if route.hedge else [])
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 from config.dialects import inserts
 from config.limit_models import COUNTERS, LIMIT_ALERTS
 from core.accounts import PLATFORM
+from core.degrading import Degraded, degraded
 from core.limits import (
     SHARES,
     Amounts,
@@ -107,11 +108,12 @@ def merged(charges: Sequence[Charge], more: Sequence[Charge]) -> list[Charge]:
 def reserve(
     db: Connection, limits: Limits, asked: Sequence[tuple[Asking, int]], meters: Collection[Meter] | None = None,
     admits: Callable[[int], bool] | None = None,
-) -> list[list[Charge] | Refusal]:  # fmt: skip
+) -> list[list[Charge] | Refusal | Degraded]:  # fmt: skip
     """Hold what requests may use, each asking at its time, as far as every hard limit allows; its charges, or why it does not fit.
 
-    A request that does not fit takes nothing. `meters` leaves out all limits but those on them. `admits` is asked about each
-    request that fits, by its place; one that it turns down takes nothing either and has no charges.
+    A request that does not fit, or that has to do without its dearer candidates, takes nothing. `meters` leaves out all limits
+    but those on them. `admits` is asked about each request that fits, by its place; one that it turns down takes nothing
+    either and has no charges.
     """
     counts = [
         [count for count in limits.counts(asking, now) if meters is None or count.limit.meter in meters]
@@ -121,11 +123,13 @@ def reserve(
     if not touched and admits is None:
         return [[] for _ in asked]
     cells = _locked(db, touched.values())
-    results: list[list[Charge] | Refusal] = []
+    results: list[list[Charge] | Refusal | Degraded] = []
     moves = _Moves()
     for place, ((asking, now), found) in enumerate(zip(asked, counts, strict=True)):
-        if no := refusal(found, cells, asking.amounts, now):
-            results.append(no)
+        no = refusal(found, cells, asking.amounts, now)
+        cheaper = degraded(asking, found, cells, no) if asking.dearer else None
+        if why := cheaper or no:
+            results.append(why)
             continue
         if admits is not None and not admits(place):
             results.append([])

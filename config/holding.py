@@ -14,6 +14,7 @@ from config.ledger_rows import move
 from config.limits import unpacked_asking
 from config.models import REQUESTS
 from core.attempts import Begin, Left, OverLimit, Step
+from core.degrading import Degraded
 from core.energy import Short
 from core.limits import Amounts, Asking, Meter, Refusal, UnknownAccount
 
@@ -57,8 +58,8 @@ class Taken:
     energy: bytes | None = None
 
 
-def verdicts(db: Connection, entries: Sequence[Wanted]) -> dict[str, Taken | NotAdmitted]:
-    """What new requests hold of their limits and of energy, both or nothing, or why they are refused; an id counts once."""
+def verdicts(db: Connection, entries: Sequence[Wanted]) -> dict[str, Taken | NotAdmitted | Degraded]:
+    """What new requests hold of their limits and of energy, both or nothing, or why they do not; an id counts once."""
     new = {entry.request_id: entry for entry in reversed(entries)}
     judged = [e for e in reversed(new.values()) if e.known or (e.asking is not None and e.answer is None)]
     if not judged:
@@ -73,9 +74,9 @@ def verdicts(db: Connection, entries: Sequence[Wanted]) -> dict[str, Taken | Not
     till = energy.till(db, energy_prices.current(db, holding.version), asked)
     admits = None if till is None else (lambda place: till.take(asked[place][0]))
     found = counting.reserve(db, holding, [(asking, now) for _, asking, now in asked], admits=admits)
-    results: dict[str, Taken | NotAdmitted] = {**unknown}
+    results: dict[str, Taken | NotAdmitted | Degraded] = {**unknown}
     for (one, _, _), verdict in zip(asked, found, strict=True):
-        if isinstance(verdict, Refusal):
+        if isinstance(verdict, Refusal | Degraded):
             results[one] = verdict
         elif till is not None and one in till.shorts:
             results[one] = till.shorts[one]
@@ -108,6 +109,7 @@ def hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step:
     verdict = counting.reserve(db, limits.current(db), [asked], meters, admits)[0]
     if isinstance(verdict, Refusal):
         return Left() if step.reason == "hedge" else OverLimit(verdict.error)
+    assert not isinstance(verdict, Degraded), "what is kept of a request names no candidates to do without"
     if till is not None and one in till.shorts:
         return OverLimit(till.shorts[one].error)
     if till is not None:

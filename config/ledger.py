@@ -34,6 +34,7 @@ from core.attempts import (
     hedge_step,
     next_step,
 )
+from core.degrading import Degraded
 from core.limits import Asking
 from schemas.events import CostStatus, NearLimit
 
@@ -64,9 +65,9 @@ class Admitted:
 
     `new`: it stands now. `same`: the id was known with this body, `answer` being its packed answer if there is one. `other`:
     the id was known with another body, nothing changed. `refused`: it is not known and does not fit into a limit, or no limit
-    names its accounts, or it costs more energy than its user has left, for the reason in `refusal`; nothing changed.
-    `admitted_at`, `reserved_nano`, `plan` and `near`, the limits
-    that were nearly used up, are those of the first admission.
+    names its accounts, or it costs more energy than its user has left, or it has to do without its dearer candidates, for the
+    reason in `refusal`; nothing changed. `admitted_at`, `reserved_nano`, `plan` and `near`, the limits that were nearly used
+    up, are those of the first admission.
     """
 
     kind: Literal["new", "same", "other", "refused"]
@@ -74,7 +75,7 @@ class Admitted:
     reserved_nano: int
     answer: bytes | None
     plan: bytes | None = None
-    refusal: NotAdmitted | None = None
+    refusal: NotAdmitted | Degraded | None = None
     near: Sequence[NearLimit] = ()
 
 

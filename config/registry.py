@@ -15,6 +15,7 @@ from config.prices import Catalogue
 from config.registry_entries import Contents, RegistryInvalid
 from config.registry_models import PROVIDERS
 from config.registry_store import Changed, change, contents_of, version_of
+from config.route_prices import not_cheaper
 from config.settings import PROVIDER_NAMES, ProviderSettings, Settings
 from config.task_sources import problems_of
 from core.default_routes import default_routes
@@ -103,8 +104,13 @@ def apply(db: Connection, edit: Callable[[Contents], Contents], settings: Settin
     """
 
     def checked(before: Contents, after: Contents) -> None:
-        problems = _problems(complete(after, settings, now), settings)
-        if problems and (added := set(problems) - set(_problems(complete(before, settings, now), settings))):
+        def found(contents: Contents) -> list[str]:
+            registry = complete(contents, settings, now)
+            # Prices change with time: they are a reason to refuse a change, and none to use nothing of what stands.
+            return [*_problems(registry, settings), *not_cheaper(registry, now)]
+
+        problems = found(after)
+        if problems and (added := set(problems) - set(found(before))):
             raise RegistryInvalid([problem for problem in problems if problem in added])
 
     return change(db, edit, checked, by, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, String, Table, Text, false
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Index, Integer, String, Table, Text, false, text
 
 from config.models import METADATA
 
@@ -62,6 +62,8 @@ ROUTES = Table(
     Column("cache_seconds", Integer),
     Column("cache_shared", Boolean, nullable=False),
     Column("hedge", Boolean, nullable=False, default=False, server_default=false()),
+    Column("degrade_from", Integer),
+    Column("degrade_to", DOCUMENT, nullable=False, server_default=text("'[]'")),
 )
 
 #: One row a named task; `definition` is JSON as text, because the order of a schema's properties counts.

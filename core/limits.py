@@ -70,7 +70,8 @@ class Amounts:
 class Asking:
     """A request that asks to be admitted: the accounts it is charged to, and what tells which limits are about it.
 
-    `models` are its candidates in their order, `tiers` theirs, which are not kept.
+    `models` are its candidates in their order, `tiers` theirs. `dearer` are the places of those that its route does without from
+    `degrade_from` percent of a limit on. Tiers and these are not kept.
     """
 
     path: tuple[str, ...]
@@ -78,6 +79,8 @@ class Asking:
     models: tuple[str, ...]
     amounts: Amounts
     tiers: tuple[Tier, ...] = ()
+    degrade_from: int = 100
+    dearer: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,9 +274,12 @@ class Limits:
 
 def concerns(limit: Limit, asking: Asking) -> bool:
     """Whether a limit of an account on its path is about a request."""
-    return (limit.task is None or fnmatchcase(asking.task or "", limit.task)) and (
-        limit.model is None or any(fnmatchcase(model, limit.model) for model in asking.models)
-    )
+    return (limit.task is None or fnmatchcase(asking.task or "", limit.task)) and covers(limit, asking.models)
+
+
+def covers(limit: Limit, models: Iterable[str]) -> bool:
+    """Whether calls of one of these models count against a limit."""
+    return limit.model is None or any(fnmatchcase(model, limit.model) for model in models)
 
 
 def live(count: Count, cells: Iterable[Cell]) -> list[Cell]:

@@ -95,6 +95,10 @@ class Route:
     cache_shared: bool = False
     #: Whether a model of another provider is called as well when the first token is later than 95 % of them have been.
     hedge: bool = False
+    #: From this percentage of any limit of a request's tenant, project, user or key on, only the targets of `degrade_to` are
+    #: called; None for never.
+    degrade_from: int | None = None
+    degrade_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

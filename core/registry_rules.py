@@ -156,6 +156,23 @@ def _of_route(route: Route) -> Iterator[str]:
     if abs(route.precedence) > LARGEST:
         yield f"Route {name} has precedence {route.precedence}; it needs {-LARGEST:,} to {LARGEST:,}."
     yield from _of_counts(f"Route {name}", route, "max_attempts", "cache_seconds")
+    yield from _of_degrading(route)
+
+
+def _of_degrading(route: Route) -> Iterator[str]:
+    """A route that degrades does without some of its targets, and has others left."""
+    name, share, targets = route.name, route.degrade_from, [target.model for target in route.targets]
+    if share is not None and not 1 <= share <= 100:
+        yield f"Route {name} degrades from {share} percent on; it needs 1 to 100."
+    if share is None and route.degrade_to:
+        yield f"Route {name} names {_listed(route.degrade_to)} to degrade to, but not from when on; set degrade_from to a percentage."
+    if share is not None and not route.degrade_to:
+        yield f"Route {name} degrades from {share} percent on and names no cheaper model; name one of its targets in degrade_to."
+    for model in route.degrade_to:
+        if model not in targets:
+            yield f"Route {name} degrades to {model}, which is none of its targets; add it to them."
+    if route.degrade_to and set(targets) <= set(route.degrade_to):
+        yield f"Route {name} degrades to all of its targets; name only the cheaper ones in degrade_to."
 
 
 def _of_hedges(routes: Iterable[Route], usable: Mapping[str, Sequence[Model]]) -> Iterator[str]:

@@ -495,7 +495,7 @@ class LlmResponse(TypedDict):
     """
     downgraded_from: str | None
     """
-    The first choice, as `provider/model`, where its price in energy was more than the user had left; null where the first choice stands.
+    The first choice, as `provider/model`, where a cheaper model had to do: for want of energy, or because a limit was nearly used up; null where the first choice stands.
     """
     near_limits: list[NearLimit]
     """
@@ -616,7 +616,7 @@ class LlmCall(TypedDict):
     """
     downgraded_from: str | None
     """
-    The first choice, as `provider/model`, where its price in energy was more than the user had left; null where the first choice stands.
+    The first choice, as `provider/model`, where a cheaper model had to do: for want of energy, or because a limit was nearly used up; null where the first choice stands.
     """
     near_limits: list[NearLimit]
     """

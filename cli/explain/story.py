@@ -88,7 +88,7 @@ def _admitted(known: Known) -> Iterator[Moment]:
         if known_bounds := [bound for bound in bounds if bound is not None]:
             said.append(f"at most {usd(max(known_bounds))} a call")
         if downgraded := (answer if answer is not None else planned).get("downgraded_from"):
-            said.append(f"instead of {downgraded}, for want of energy")
+            said.append(f"instead of {downgraded}")
         yield Moment(at, "admitted", ", ".join(said))
     elif answer is not None:
         at = answer["finished_at"]

@@ -162,6 +162,41 @@ def test_a_route_hedges_when_told_so(shell: Shell) -> None:
     assert shell.run("config", "export") == FILE
 
 
+def test_a_route_degrades_when_told_so(shell: Shell) -> None:
+    """The share and the cheaper targets are kept, listed, audited and exported as they were given; `none` takes them away."""
+    shell.hold("{}")
+    targets = "--target", "openai/gpt-5", "--target", "openai/gpt-5-mini"
+    shell.run("routes", "add", "chat", *targets, "--degrade-from", "80", "--degrade-to", "openai/gpt-5-mini")
+    route = shell.held().routes["chat"]
+    assert (route.degrade_from, route.degrade_to) == (80, ("openai/gpt-5-mini",))
+    with reading(shell.engine) as db:
+        (row,) = db.execute(select(REGISTRY_AUDIT)).all()
+        assert (row.after["degrade_from"], row.after["degrade_to"]) == (80, ["openai/gpt-5-mini"])
+    assert "only openai/gpt-5-mini from 80" in shell.run("routes", "list")
+    exported = shell.run("config", "export")
+    assert "    degrade_from: 80\n    degrade_to:\n    - openai/gpt-5-mini\n" in exported
+    shell.run("routes", "set", "chat", "--degrade-from", "none", "--degrade-to", "none")
+    assert "degrade" not in shell.run("config", "export")
+    shell.run("config", "import", shell.file(exported))
+    assert shell.held().routes["chat"] == route
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--degrade-from", "80"), "names no cheaper model; name one of its targets in degrade_to"),
+        (("--degrade-from", "0", "--degrade-to", "openai/gpt-5-mini"), "degrades from 0 percent on; it needs 1 to 100"),
+        (("--degrade-from", "80", "--degrade-to", "openai/gpt-4o"), "degrades to openai/gpt-4o, which is none of its targets"),
+        (("--degrade-from", "80", "--degrade-to", "openai/gpt-5"), "degrades to openai/gpt-5, which costs no less than its other targets"),
+    ],
+)  # fmt: skip
+def test_a_route_that_cannot_degrade_is_refused(shell: Shell, options: tuple[str, ...], said: str) -> None:
+    """What is asked for makes no sense, also by the prices of the day, and the sentence says what to change; nothing is kept."""
+    targets = "--target", "openai/gpt-5", "--target", "openai/gpt-5-mini"
+    assert said in " ".join(shell.run("routes", "add", "chat", *targets, *options, status=2).split())
+    assert shell.held() == Contents()
+
+
 def test_lists_say_where_things_come_from(shell: Shell) -> None:
     """Providers, models and routes are shown with the environment, the price list and the defaults told from the database."""
     assert {row["from"] for row in shell.json("providers", "list")} == {"environment"}

@@ -28,7 +28,7 @@ from tests.stack.asking import all_usages, ask, ask_one, eventually, simulator, 
 from tests.stack.scrape import scrape, total
 
 ROOT = Path(__file__).parent.parent.parent
-MODEL = "openai/gpt-5-mini"
+MODEL, STRONG = "openai/gpt-5-mini", "openai/gpt-5"
 CODEC = Codec()
 #: Records that a lane holds at once; half as many may wait for room, and half of these in one line.
 IN_FLIGHT = 40
@@ -241,6 +241,28 @@ def test_a_tenant_or_user_that_no_limit_names_is_refused(pipeline: Running) -> N
     millstream(pipeline, "limits", "set", "stranger", "--requests-per-day", "5", "--soft")
     again = ask(pipeline, [told(tenant="stranger"), told(tenant="listed", user="bo"), told(tenant="listed")])
     assert outcomes(again) == ["completed"] * 3
+
+
+def test_a_tenant_near_its_limit_gets_the_cheaper_model(pipeline: Running) -> None:
+    """From 80 % of its requests on, a tenant's answers come from the cheaper model and say so, then it is refused; others keep theirs."""
+    for tenant in ("thrifty", "lavish"):
+        millstream(pipeline, "limits", "set", tenant, "--requests-per-day", "5" if tenant == "thrifty" else "100")
+    options = "--task", "draft", "--target", STRONG, "--target", MODEL, "--degrade-from", "80", "--degrade-to", MODEL
+    millstream(pipeline, "routes", "add", "draft", *options)
+
+    def draft(tenant: str) -> Any:
+        return ask_one(pipeline, {**told(tenant=tenant, task="draft"), "model": None})
+
+    assert eventually(lambda: draft("lavish")["route"] == "draft")
+    *better, cheaper, refused = (draft("thrifty") for _ in range(6))
+    of_another = draft("lavish")
+    for answer in (*better, of_another):
+        assert (f"{answer['provider']}/{answer['model']}", answer["downgraded_from"]) == (STRONG, None)
+    assert (f"{cheaper['provider']}/{cheaper['model']}", cheaper["downgraded_from"]) == (MODEL, STRONG)
+    assert {each["model"]: each["reason"] for each in cheaper["decisions"]}[STRONG] == (
+        "dropped: 80 % of requests per day of /thrifty are used or held, and the route degrades from 80 % on"
+    )
+    assert (refused["outcome"], refused["error"]["code"]) == ("refused", "policy_quota_exceeded")
 
 
 def through(run: Running) -> Any:

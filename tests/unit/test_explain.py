@@ -205,12 +205,16 @@ def test_an_answer_of_the_response_cache_is_no_call() -> None:
 
 
 def test_a_downgrade_says_what_would_have_been_called() -> None:
-    """The story names the first choice that the user's energy did not reach for, and nothing where it did."""
+    """The story names the first choice where a cheaper model had to do, with why that was dropped, and nothing where it had not."""
     one, usages, answer = events()
+    dropped = {"model": "openai/gpt-5", "kept": False, "reason": "dropped: it costs 5 credits"}
     for instead, said in (("openai/gpt-5", True), (None, False)):
-        story = story_of(known_of(one, usages, {**answer, "downgraded_from": instead}))
+        decisions = [*answer["decisions"], dropped] if said else answer["decisions"]
+        story = story_of(known_of(one, usages, {**answer, "downgraded_from": instead, "decisions": decisions}))
         [text] = [moment.text for moment in story.moments if moment.kind == "admitted"]
-        assert ("instead of openai/gpt-5, for want of energy" in text) is said
+        assert ("instead of openai/gpt-5" in text.split(", ")) is said
+        reasons = [moment.text for moment in story.moments if moment.kind == "dropped"]
+        assert ("openai/gpt-5: it costs 5 credits" in reasons) is said
 
 
 def test_a_machine_gets_all_of_it() -> None:

@@ -30,6 +30,10 @@ def given(**environment: str) -> Settings:
     return settings_in({"MILLSTREAM_CONFIG": "/nonexistent.toml", **environment})
 
 
+def degrading(share: int | None, *models: str) -> Route:
+    return Route("r", (Target("fast"), Target("anthropic/claude-x")), degrade_from=share, degrade_to=models)
+
+
 def problems(registry: Registry) -> str:
     return "\n".join(check(registry, PROVIDER_NAMES).problems)
 
@@ -87,6 +91,14 @@ def test_a_good_registry_has_nothing_wrong() -> None:
         (with_route(Route("r", (Target("fast"),), plan="pro\x00")), "a plan that cannot be used"),
         (with_route(Route("a b", (Target("fast"),))), "Route name 'a b' cannot be used"),
         (with_route(Route("r", (Target("fast"),), task="")), "a task that cannot be used"),
+        (with_route(degrading(0, "fast")), "Route r degrades from 0 percent on; it needs 1 to 100."),
+        (with_route(degrading(101, "fast")), "Route r degrades from 101 percent on"),
+        (with_route(degrading(1, "fast")), ""),
+        (with_route(degrading(100, "fast")), ""),
+        (with_route(degrading(80)), "degrades from 80 percent on and names no cheaper model"),
+        (with_route(degrading(None, "fast")), "names fast to degrade to, but not from when on"),
+        (with_route(degrading(80, "openai/gpt-x")), "degrades to openai/gpt-x, which is none of its targets"),
+        (with_route(degrading(80, "fast", "anthropic/claude-x")), "degrades to all of its targets"),
     ],
 )
 def test_each_fault_is_a_sentence(registry: Registry, said: str) -> None:
