@@ -122,6 +122,9 @@ class Settings(KafkaSettings, BaseSettings):
     unknown_accounts: Literal["create", "refuse"] = "create"
     #: How long a request that says so waits at most for room in a limit, from when Kafka took it.
     limit_wait_seconds: Seconds = 300.0
+    #: What a tenant spends in a day is unusual from this many times its usual on, and from so much money on.
+    spend_anomaly_factor: Annotated[Decimal, Field(ge=1)] = Decimal(3)
+    spend_anomaly_floor_usd: Annotated[Decimal, Field(ge=0)] = Decimal(10)
     #: How often workers read the registry again, beside each time that they are told to.
     registry_refresh_seconds: Seconds = 300.0
     #: How far back a circuit breaker counts the calls of a model, and how long an open one lets none through.

@@ -15,6 +15,7 @@ from config import (  # noqa: F401
     issued_key_models,
     limit_models,
     registry_models,
+    spending,
 )
 from config.models import METADATA
 from config.settings import SettingsError
@@ -38,6 +39,7 @@ REVISIONS = (
     "0013",
     "0014",
     "0015",
+    "0016",
 )
 HEAD = REVISIONS[-1]
 

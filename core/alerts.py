@@ -1,4 +1,4 @@
-"""The alerts about providers and limits: what an operator should know, stated once."""
+"""The alerts about providers, limits and spend: what an operator should know, stated once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final, cast
 
-from core.accounts import tenant_of
+from core.accounts import account, tenant_of
 from core.health import ProviderHealth
 from core.limits import Meter, Reached, amount_shown
+from core.spending import Anomaly
 from schemas.events import LlmAlert, Severity
 
 US = 1_000_000
@@ -70,6 +71,24 @@ def limit_share(reached: Reached) -> LlmAlert:
     return made | {
         "alert_id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"alert/{place}")), "tenant": tenant_of(reached.account)
     }  # fmt: skip
+
+
+def spend_anomaly(anomaly: Anomaly) -> LlmAlert:
+    """The alert for a tenant that spends unusually much in a day; it follows from that alone, so it is the same each time."""
+    found, day = anomaly.unusual, anomaly.day.isoformat()
+    spent, mean, greatest = (amount_shown("usd", nano) for nano in (found.spent, found.mean, found.greatest))
+    details = {
+        "day": day, "spent": str(found.spent), "weekdays": str(found.known), "mean": str(found.mean),
+        "greatest": str(found.greatest),
+    }  # fmt: skip
+    said = (
+        f"Tenant {anomaly.tenant} has spent {spent} so far on {day}; the last {found.known} same weekdays that are known came to "
+        f"{mean} on average and {greatest} at most. See `millstream report`, and set a limit if this shall not go on."
+    )
+    subject = account(anomaly.tenant)
+    made = alert("spend_anomaly", "warning", subject, said, details, anomaly.raised_at)
+    place = f"alert/spend_anomaly/{subject}/{day}"
+    return made | {"alert_id": str(uuid.uuid5(uuid.NAMESPACE_URL, place)), "tenant": anomaly.tenant}
 
 
 def _iso(at: int) -> str:

@@ -25,6 +25,7 @@ from streams.metrics_server import serve
 from streams.pipeline import Stage
 from streams.quota_metrics import keep_accounts
 from streams.running import Running, watch
+from streams.spend_alerts import spend_alerts
 from streams.tools import Tools, open_tools
 
 LOG = logging.getLogger("millstream.worker")
@@ -115,6 +116,7 @@ class _Worker:
         if "meter" in names:
             yield keep_accounts(tools)
             yield limit_alerts(tools, self._running[0].publisher.publish).run()
+            yield spend_alerts(tools, self._running[0].publisher.publish).run()
             yield _expire(tools)
             yield _purge(tools)
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select, update
 
-from agents.limit_alerts import LEASE_US, LimitAlerts
+from agents.limit_alerts import LimitAlerts
+from agents.noted_alerts import LEASE_US
 from agents.outgoing import Encoder
 from config import upkeep
 from config.limit_models import LIMIT_ALERTS
