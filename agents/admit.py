@@ -125,18 +125,19 @@ class Admit:
         else:
             answer = pack(self._answered(planned, trace, copy_to))
             entry = _answer_entry(request["request_id"], body, request["tenant"], now, answer, known)
-        until = self._waits_until(request, record)
-        admitted = await self._waiting.admit(entry, until)
-        while isinstance(plan, Plan) and plan.models and isinstance(admitted.refusal, Short | Degraded):
-            # The ledger decides: what is left may be less again by the time that the cheaper plan asks.
-            plan = plan.without(admitted.refusal.too_dear)
-            if plan.models:
-                entry = self._call_entry(request, body, plan, now, known)
-                admitted = await self._waiting.admit(entry, until)
+        plans = {entry.plan: plan} if isinstance(plan, Plan) else {}
+
+        def cheaper(asked: ledger.Admission, why: Short | Degraded) -> ledger.Admission:
+            cut = plans[asked.plan].without(why.too_dear)
+            found = self._call_entry(request, body, cut, now, known)
+            plans[found.plan] = cut
+            return found
+
+        admitted = await self._waiting.admit(entry, self._waits_until(request, record), cheaper)
         why = admitted.refusal
         if why is not None and not isinstance(why, Degraded) and isinstance(plan, Plan):
             now = self._clock()
-            refused = pack(self._answered(_refused(request, plan, why, now), trace, copy_to))
+            refused = pack(self._answered(_refused(request, plans[admitted.plan], why, now), trace, copy_to))
             entry = _answer_entry(request["request_id"], body, request["tenant"], now, refused)
             admitted = await self._transactions.run(ledger.admit, entry)
             if admitted.kind == "new":

@@ -70,7 +70,7 @@ class Plan:
         """The most that one call can use, for the limits that the request has to fit into."""
         bounds = [candidate["reserved_nano_usd"] for candidate in self.fields["candidates"]]
         known = [bound for bound in bounds if bound is not None]
-        return Amounts(max(known) if len(known) == len(bounds) else None, self.tokens)
+        return Amounts(max(known, default=0) if len(known) == len(bounds) else None, self.tokens)
 
     @property
     def dearer(self) -> tuple[int, ...]:

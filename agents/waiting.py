@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from agents.outgoing import Clock
@@ -10,10 +11,15 @@ from config import ledger
 from config.holding import NotAdmitted
 from config.transactions import Transactions
 from core.degrading import Degraded
+from core.energy import Short
 from core.limits import Asking, CountKey, Refusal, concerns
 
 #: How often whoever is first in a line asks again: where only what is held is in the way, and where the limit is used up.
 HELD_SECONDS, USED_UP_SECONDS = 0.2, 1.0
+
+
+#: Makes of an admission one without the candidates that are too dear, whose `asking` may have no model left.
+Cheaper = Callable[[ledger.Admission, Short | Degraded], ledger.Admission]
 
 
 @dataclass
@@ -43,17 +49,23 @@ class Waiting:
         """How many wait now."""
         return sum(line.length for line in self._lines.values())
 
-    async def admit(self, entry: ledger.Admission, until: int | None) -> ledger.Admitted:
-        """What the ledger says of an admission, `refused` only after it has waited until then; None for not at all."""
+    async def admit(
+        self, entry: ledger.Admission, until: int | None, cheaper: Cheaper | None = None
+    ) -> ledger.Admitted:  # fmt: skip
+        """What the ledger says of an admission, `refused` only after it has waited until then; None for not at all.
+
+        Where its candidates are too dear, what `cheaper` makes of it is asked for at once, in the same turn. The plan of a
+        refused admission is that of the last one.
+        """
         if until is None or entry.asking is None:
-            return await self._ask(entry)
+            return await self._ask(entry, cheaper)
         admitted = None
         if self._line_of(entry.asking) is not None and not await self._transactions.run(ledger.known, entry.request_id):
             # It may have ended meanwhile.
             line = self._line_of(entry.asking)
             admitted = _behind(line, entry, entry.asking) if line is not None else None
         if admitted is None:
-            admitted = await self._ask(entry)
+            admitted = await self._ask(entry, cheaper)
         while self._worth_it(admitted.refusal, until):
             assert isinstance(admitted.refusal, Refusal)
             key = admitted.refusal.count.key
@@ -63,7 +75,7 @@ class Waiting:
             self._lines[key] = line
             line.length += 1
             try:
-                admitted = await self._stand(line, entry, entry.asking, until)
+                admitted = await self._stand(line, entry, entry.asking, until, cheaper)
             finally:
                 line.length -= 1
                 self._lines = {key: each for key, each in self._lines.items() if each.length}
@@ -78,7 +90,9 @@ class Waiting:
                 return line
         return None
 
-    async def _stand(self, line: _Line, entry: ledger.Admission, asking: Asking, until: int) -> ledger.Admitted:
+    async def _stand(
+        self, line: _Line, entry: ledger.Admission, asking: Asking, until: int, cheaper: Cheaper | None
+    ) -> ledger.Admitted:  # fmt: skip
         """What the ledger says once this line is not what the request waits for any more, or its time is over."""
         try:
             async with asyncio.timeout((until - self._clock()) / 1_000_000):
@@ -87,7 +101,7 @@ class Waiting:
             return _behind(line, entry, asking)
         try:
             while True:
-                admitted = await self._ask(entry)
+                admitted = await self._ask(entry, cheaper)
                 refusal = admitted.refusal
                 if not isinstance(refusal, Refusal) or refusal.count.key != line.refusal.count.key:
                     return admitted
@@ -107,11 +121,19 @@ class Waiting:
         resets = refusal.error["code"] == "policy_rate_limited" and now + refusal.retry_after_ms * 1_000 <= until
         return resets or not refusal.used_up
 
-    async def _ask(self, entry: ledger.Admission) -> ledger.Admitted:
-        return await self._transactions.run(ledger.admit, replace(entry, now=self._clock()))
+    async def _ask(self, entry: ledger.Admission, cheaper: Cheaper | None) -> ledger.Admitted:
+        while True:
+            admitted = await self._transactions.run(ledger.admit, replace(entry, now=self._clock()))
+            # The ledger decides: what is left may be less again by the time that the cheaper one asks.
+            if cheaper is None or not isinstance(admitted.refusal, Short | Degraded):
+                break
+            entry = cheaper(entry, admitted.refusal)
+            if entry.asking is None or not entry.asking.models:
+                break
+        return admitted if admitted.refusal is None else replace(admitted, plan=entry.plan)
 
 
 def _behind(line: _Line, entry: ledger.Admission, asking: Asking) -> ledger.Admitted:
     """The refusal of a request that was not asked for, because others wait before it."""
     refusal = replace(line.refusal, asked=asking.amounts.of(line.refusal.count.limit.meter))
-    return ledger.Admitted("refused", entry.now, 0, None, refusal=refusal)
+    return ledger.Admitted("refused", entry.now, 0, None, entry.plan, refusal)

@@ -6,6 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from config.limit_models import COUNTERS
 from config.models import REQUESTS
 from config.transactions import Transactions
 from core.accounts import path_of
+from core.degrading import Degraded
+from core.energy import Short
 from core.limits import Amounts, Asking, Limit, Refusal, UnknownAccount
 
 CENT = 10_000_000
@@ -42,20 +45,29 @@ class Queue:
 
     def ask(
         self, name: str, seconds: float | None = 60.0, tenant: str = "acme", model: str = GPT, tokens: int = 10,
-        known: bool = False,
+        known: bool = False, degrades: bool = False,
     ) -> asyncio.Task[ledger.Admitted]:  # fmt: skip
-        """A request that asks, and waits for so long at most; its name is in `through` once it is admitted."""
+        """A request that asks, and waits for so long at most; its name is in `through` once it is admitted.
+
+        One that degrades does without GPT from 80 % of a limit on, and its name is then in small letters.
+        """
         path = path_of(tenant, None, "ana", None)
         asking = Asking(path, None, (model,), Amounts(CENT, tokens))
+        if degrades:
+            asking = replace(asking, models=(GPT, GEMINI), degrade_from=80, dearer=(0,))
         entry = ledger.Admission(
             id_of(name), bytes(32), tenant, CENT, None, now_us(), b"", asking, known=path if known else ()
         )
         until = None if seconds is None else now_us() + int(seconds * 1_000_000)
 
+        def cheaper(asked: ledger.Admission, why: Short | Degraded) -> ledger.Admission:
+            assert list(why.too_dear) == [0]
+            return replace(asked, plan=b"cheap", asking=replace(asking, models=(GEMINI,), dearer=()))
+
         async def work() -> ledger.Admitted:
-            admitted = await self.waiting.admit(entry, until)
+            admitted = await self.waiting.admit(entry, until, cheaper)
             if admitted.kind == "new":
-                self.through.append(name)
+                self.through.append(name.lower() if admitted.plan == b"cheap" else name)
             return admitted
 
         return asyncio.create_task(work())
@@ -135,6 +147,42 @@ def test_a_line_holds_up_nobody_whom_its_limit_is_not_about(queue: Any) -> None:
         await q.see("a", "c", "d", "b")
 
     queue(story, Limit("/acme", "concurrent", None, 1, model="openai/*"))
+
+
+def test_whoever_degrades_keeps_its_turn(queue: Any) -> None:
+    """First in the line, it takes the place that is free with its cheaper model, before those behind it; alone, it gets the better one."""
+
+    async def story(q: Queue) -> None:
+        for name in "ABCDE":
+            await q.ask(name)
+        q.ask("F", degrades=True)
+        await asyncio.sleep(0.3)
+        q.ask("G")
+        await asyncio.sleep(0.3)
+        await q.end("A")
+        await q.see(*"ABCDEf")
+        await q.end("B")
+        await q.see(*"ABCDEfG")
+        for name in "CDEFG":
+            await q.end(name)
+        await q.ask("H", degrades=True)
+        await q.see(*"ABCDEfGH")
+
+    queue(story, Limit("/acme", "concurrent", None, 5))
+
+
+def test_whoever_waited_gets_the_better_model_where_there_is_room_by_then(queue: Any) -> None:
+    """While neither model fits beside what is held both are asked for again and again, the better one first."""
+
+    async def story(q: Queue) -> None:
+        await q.ask("A")
+        q.ask("B", degrades=True)
+        await asyncio.sleep(0.5)
+        assert q.through == ["A"]
+        await q.end("A")
+        await q.see("A", "B")
+
+    queue(story, Limit("/acme", "usd", "hour", 2 * CENT - 1))
 
 
 def test_whoever_fits_stands_behind_whoever_does_not_yet(queue: Any) -> None:
