@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agents.planning import Plan, Planner, call_of
 from config.registry import from_environment
 from config.settings import Settings
 from config.tasks import Prepared
-from core.registry import Registry, Route, Target
+from core.registry import Model, Registry, Route, Target
 from core.standing import Standing
 from tests.examples import NOON, request
 
@@ -38,3 +39,24 @@ def test_only_a_route_that_says_so_hedges_and_only_what_is_known_is_waited_for()
     assert waits(hedge=True, stream=True) == [300_000, None]
     assert waits(hedge=True, standings={}) == [None, None]
     assert waits(hedge=True, on_unknown_outcome="fail") == waits(hedge=True, max_attempts=1) == [None, None]
+
+
+def test_the_candidates_to_do_without_are_those_that_no_name_of_degrade_to_stands_for() -> None:
+    """All deployments of an alias are cheap together; with none of them left, or nothing else, there is nothing to do without."""
+    known = from_environment(Settings(), NOON)
+    small = [Model("openai", "gpt-5-mini", ("small",)), Model("google", "gemini-2.5-flash", ("small",))]
+    route = Route("r", (Target("small"), Target("openai/gpt-5")), task="t", degrade_from=70, degrade_to=("small",))
+
+    def planned(*models: Model) -> Plan:
+        registry = Registry(known.providers, (*models, Model("openai", "gpt-5")), (route,))
+        planner = Planner(lambda: registry, dict, {}, 1_000)
+        plan = planner.plan(Prepared(request(model=None, task="t"), "t", None, False), NOON)
+        assert isinstance(plan, Plan)
+        return plan
+
+    plan = planned(*small)
+    assert (plan.models[2], plan.degrade_from, plan.dearer) == ("openai/gpt-5", 70, (2,))
+    assert plan.without({0: "gone"}).dearer == (1,)
+    assert plan.without({2: "gone"}).dearer == ()
+    assert plan.without({0: "gone", 1: "gone"}).dearer == ()
+    assert planned(*(replace(model, enabled=False) for model in small)).dearer == ()
