@@ -30,7 +30,7 @@ class EnergyRacer(Racer):
         for first in range(len(MODELS)):
             models, tiers = zip(*MODELS[first:], strict=True)
             asking = Asking(path_of("acme", None, "ana", None), None, models, Amounts(CENT, 100), tiers)
-            refusal = self.admit(one, asking).refusal
+            refusal = self.admit(one, asking, self.now()).refusal
             if refusal is None:
                 self.may_die()
                 return self.called(one)

@@ -9,8 +9,8 @@ import time
 from sqlalchemy import Engine
 
 
-def race(engine: Engine, module: str, requests: int, racers: int = 4) -> int:
-    """Run `module URL SEED FIRST LAST` until all requests have ended, starting again what was killed; how many times it was.
+def race(engine: Engine, module: str, requests: int, *arguments: str, racers: int = 4) -> int:
+    """Run `module URL SEED FIRST LAST ARGUMENTS` until all requests have ended, starting again what was killed; how many times it was.
 
     Whoever was killed starts again at once: the others may be waiting for what it holds.
     """
@@ -19,7 +19,7 @@ def race(engine: Engine, module: str, requests: int, racers: int = 4) -> int:
 
     def start(racer: int, seed: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", module, url, str(seed)]
-        return subprocess.Popen([*command, str(racer * share), str((racer + 1) * share)])
+        return subprocess.Popen([*command, str(racer * share), str((racer + 1) * share), *arguments])
 
     running = {racer: start(racer, racer) for racer in range(racers)}
     while running:

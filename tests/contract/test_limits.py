@@ -1,4 +1,4 @@
-"""Limits in the ledger, the same on SQLite and on PostgreSQL: exact under a race with kills, and counted from the start."""
+"""Limits in the ledger, the same on SQLite and on PostgreSQL: what is held, used and given back, and counted from the start."""
 
 from __future__ import annotations
 
@@ -19,12 +19,9 @@ from config.models import ACCOUNTS, ATTEMPTS, REQUESTS
 from core.accounts import path_of
 from core.attempts import Begin, OverLimit
 from core.limits import Amounts, Asking, Limit
-from tests.contract.limit_racer import CENT, asking_of, request_id
-from tests.contract.racing import race
 
 NOW = 1_795_258_680_000_000
 DAY = 86_400_000_000
-REQUESTS_OF_A_RACE = 1_000
 
 
 class Book:
@@ -342,53 +339,3 @@ def test_the_audit_names_a_counter_that_says_otherwise(book: Book) -> None:
         db.execute(COUNTERS.delete().where(COUNTERS.c.subject == "requests per day"))
         db.execute(COUNTERS.update().where(COUNTERS.c.subject == "concurrent").values(reserved=2))
     assert differing() == [("concurrent", 0, 2), ("requests per day", None, None), ("usd per day", 71, 100)]
-
-
-def test_no_race_overspends_a_budget_and_none_leaves_a_rest(book: Book) -> None:
-    """A thousand requests of a cent, four processes, three levels, failures and kill -9, for one dollar: exactly it is spent.
-
-    A reader sees no level over its limit at any instant; at the end nothing is held, and what is counted is what calls cost.
-    """
-    users = [Limit(f"/acme/user:user {number}", "usd", "day", 20 * CENT) for number in range(7)]
-    book.put(
-        Limit("/", "usd", "day", 100 * CENT),
-        Limit("/acme", "usd", "day", 100 * CENT),
-        *users,
-        now=time.time_ns() // 1_000,
-    )
-    most = {"/": 100 * CENT, "/acme": 100 * CENT} | {limit.account: limit.most for limit in users}
-    stop, looks, over = threading.Event(), [0], list[Any]()
-
-    def watch() -> None:
-        while not stop.is_set():
-            with reading(book.engine) as db:
-                over.extend(row for row in db.execute(select(COUNTERS)) if row.used + row.reserved > most[row.account])
-            looks[0] += 1
-            time.sleep(0.002)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    kills = race(book.engine, "tests.contract.limit_racer", REQUESTS_OF_A_RACE)
-    stop.set()
-    watcher.join()
-    counts = book.counts()
-    with book.engine.connect() as db:
-        charged = db.execute(select(ATTEMPTS.c.request_id, ATTEMPTS.c.cost_nano)).all()
-        held = db.execute(
-            select(REQUESTS.c.request_id).where(REQUESTS.c.charges.is_not(None) | (REQUESTS.c.reserved_nano != 0))
-        ).all()
-    with reading(book.engine) as db:
-        audited = counted(db, time.time_ns() // 1_000, 8)
-    spent = sum(CENT if cost is None else cost for _, cost in charged)
-    assert len(audited) == len(most)
-    assert [one for one in audited if (one.used, one.reserved) != (one.used_by_calls, one.held_by_requests)] == []
-    assert kills > 0
-    assert looks[0] > 20
-    assert over == []
-    assert counts["/", "usd per day"] == counts["/acme", "usd per day"] == (spent, 0) == (100 * CENT, 0)
-    assert held == []
-    by_user = dict.fromkeys((limit.account for limit in users), 0)
-    numbers = {request: number for number, request in enumerate(map(request_id, range(REQUESTS_OF_A_RACE)))}
-    for request, cost in charged:
-        by_user[asking_of(numbers[request]).path[-1]] += CENT if cost is None else cost
-    assert {account: counts[account, "usd per day"] for account in by_user} == {a: (s, 0) for a, s in by_user.items()}
