@@ -111,19 +111,20 @@ def till_again(db: Connection, request: Row[Any], now: int) -> Till | None:
 
 def settle(db: Connection, ended: Iterable[tuple[Row[Any], int | None, int]]) -> None:
     """Consume what answers cost and refund the rest: requests that end now, unanswered before, each with the place of the
-    candidate that answered it, None for a failure, and the time.
+    candidate that answered it, None for a failure, and the time. The prices stay with the request, as a proof of what it paid.
     """
     rows = [(request, place, now) for request, place, now in ended if request.energy is not None]
     if not rows:
         return
-    moves = _Moves(0)
+    moves, kept = _Moves(0), []
     for request, place, now in rows:
         hold = unpacked(request.energy)
         consumed, back = divided(hold.pieces, 0 if place is None else hold.costs[place])
         moves.add("consume", hold.account, consumed, request.request_id, now)
         moves.add("refund", hold.account, back, request.request_id, now)
+        kept.append(_without_pieces(request.request_id, hold))
     moves.make(db)
-    db.execute(_KEEP, [{"of": request.request_id, "energy": None} for request, _, _ in rows])
+    db.execute(_KEEP, kept)
 
 
 def give_back(db: Connection, requests: Iterable[Row[Any]], now: int) -> None:
@@ -135,7 +136,7 @@ def give_back(db: Connection, requests: Iterable[Row[Any]], now: int) -> None:
     for request in rows:
         hold = unpacked(request.energy)
         moves.add("refund", hold.account, hold.pieces, request.request_id)
-        kept.append({"of": request.request_id, "energy": replace(hold, pieces=()).packed()})
+        kept.append(_without_pieces(request.request_id, hold))
     moves.make(db)
     db.execute(_KEEP, kept)
 
@@ -166,6 +167,11 @@ def expire(db: Connection, now: int) -> int:
         moves.add("expire", row.account, [(row.grant_id, row.left)])
     moves.make(db)
     return sum(row.left for row in rows)
+
+
+def _without_pieces(request_id: str, hold: Hold) -> dict[str, Any]:
+    """A row that keeps what the request's answers cost, of which nothing is reserved any more."""
+    return {"of": request_id, "energy": replace(hold, pieces=()).packed()}
 
 
 class _Moves:

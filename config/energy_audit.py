@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 
 from config.energy import unpacked
 from config.energy_models import ENERGY_ENTRIES, ENERGY_GRANTS
+from config.limits import unpacked_asking
 from config.models import REQUESTS
 
 
@@ -39,6 +40,15 @@ class Movement:
     credits: int
     request_id: str | None
     left: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """What a request has consumed of its user's credits, and what an answer costs it, by `provider/model`."""
+
+    account: str
+    consumed: int
+    prices: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +118,23 @@ def books(db: Connection) -> Books:
     return found
 
 
+def paid(db: Connection) -> tuple[dict[str, Paid], int]:
+    """The requests with energy by their ids, as far as the ledger still has their prices; how many others have consumed any."""
+    consumed = {row.request_id: int(row.credits) for row in db.execute(_CONSUMED)}
+    found = {}
+    for row in db.execute(_PRICED):
+        hold = unpacked(row.energy)
+        prices = dict(zip(unpacked_asking(row.asking).models, hold.costs, strict=True))
+        found[row.request_id] = Paid(hold.account, consumed.pop(row.request_id, 0), prices)
+    return found, len(consumed)
+
+
+_CONSUMED = (
+    select(ENERGY_ENTRIES.c.request_id, func.sum(ENERGY_ENTRIES.c.credits).label("credits"))
+    .where(ENERGY_ENTRIES.c.book == "consumed")
+    .group_by(ENERGY_ENTRIES.c.request_id)
+)
+_PRICED = select(REQUESTS.c.request_id, REQUESTS.c.asking, REQUESTS.c.energy).where(REQUESTS.c.energy.is_not(None))
 _SUMS = select(
     ENERGY_ENTRIES.c.account, ENERGY_ENTRIES.c.book, func.sum(ENERGY_ENTRIES.c.credits).label("credits")
 ).group_by(ENERGY_ENTRIES.c.account, ENERGY_ENTRIES.c.book)

@@ -9,8 +9,9 @@ METADATA = MetaData()
 #: One row a request id. `answer` holds the packed events of the answer once it is known; `reserved_nano` the bound that is
 #: still held for the request; `candidate` is the place of the model whose turn it is, of the candidates in `plan`. `asking` is
 #: what tells the limits that it counts against, `charges` what it holds of them (`config.counting`). What is held for a request
-#: that nobody works on is given back at `expires_at`, and `expired_at` says when it was. `energy` is what it holds of its user's
-#: credits (`config.energy`), until it has its answer. `near` tells the limits that were nearly used up when it was admitted.
+#: that nobody works on is given back at `expires_at`, and `expired_at` says when it was. `energy` is what answers of it
+#: cost in its user's credits, and what it holds of these until it has its answer (`config.energy`). `near` tells the limits that
+#: were nearly used up when it was admitted.
 REQUESTS = Table(
     "requests",
     METADATA,

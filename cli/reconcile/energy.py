@@ -1,4 +1,6 @@
-"""The ledger of energy beside itself: its entries sum to zero, and only open requests hold any of it."""
+"""The ledger of energy beside itself and beside the answers: its entries sum to zero, only open requests hold any of it, and
+what was consumed is what completed answers cost.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
-from config.energy_audit import books
+from cli.reconcile.ledger import ledger_key
+from cli.reconcile.topics import Told
+from config.energy_audit import books, paid
 from core.reconcile import Book, Line, compare
 
 
@@ -32,3 +36,23 @@ def energy_lines(db: Connection) -> Iterator[Line]:
     yield compare("energy sums to zero", issued, gone)
     yield compare("reserved energy = held for open requests", reserved, held)
     yield compare("energy left of grants = their entries", left, entered)
+
+
+def paid_lines(told: Told, db: Connection) -> Iterator[Line]:
+    """Request by request, what its entries consumed and what the model that completed its answer costs; none without any energy."""
+    known, forgotten = paid(db)
+    if not known and not forgotten:
+        return
+    consumed, cost = Book("entries", ["credits"]), Book("completed answers", ["credits"])
+    for request_id, answers in told.answers.items():
+        request = known.get(ledger_key(request_id)) if request_id in told.due else None
+        if request is None:
+            continue
+        models = {answer.model for answer in answers.values() if answer.model is not None}
+        price = sum(request.prices.get(model, 0) for model in models)
+        if request.consumed or price:
+            label = f"request {request_id} of {request.account}"
+            consumed.add(label, (request.consumed,))
+            cost.add(label, (price,))
+    notes = [f"{forgotten:,} requests whose prices the ledger does not have any more"] if forgotten else []
+    yield compare("consumed energy = completed answers at their prices", consumed, cost, notes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from cli.reconcile.answers import answer_lines
 from cli.reconcile.bodies import body_lines
-from cli.reconcile.energy import energy_lines
+from cli.reconcile.energy import energy_lines, paid_lines
 from cli.reconcile.entries import BodyEntry
 from cli.reconcile.ledger import ledger_lines
 from cli.reconcile.limits import limit_lines
@@ -65,6 +65,7 @@ def reconcile(
             lines += ledger_lines(told, marks, db, clock(), settings.ledger_keep_days)
             lines += limit_lines(told, marks, db, clock(), settings.ledger_keep_days)
             lines += energy_lines(db)
+            lines += paid_lines(told, db)
         lines += fact_lines(store, settings, told, marks, progress)
         lines += body_lines(store, settings, bodies, told, marks, progress)
         lines += rollup_lines(store, since_us, progress)

@@ -23,13 +23,14 @@ BESIDE = ("caller_request_id_reused", "caller_undecodable", *NOT_KEPT)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A request's own answer; `tokens` are those of the call `attempt_id`."""
+    """A request's own answer; `tokens` are those of the call `attempt_id`, `model` is the `provider/model` that completed it."""
 
     attempt_id: str | None
     calls: int
     cost: int | None
     tokens: Amounts | None
     finished_at: int
+    model: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +152,11 @@ def _answer(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
     if (seen.event_id or b"").decode("ascii", "replace") != str(own) and (event["error"] or {}).get("code") in BESIDE:
         told.answered_beside.add(request_id)
         return
+    completed = event["outcome"] == "completed" and event["cached_from"] is None
     answer = Answer(
-        event["attempt_id"], event["attempts"], event["cost_nano_usd"], _tokens(event["tokens"]), event["finished_at"]
-    )
-
+        event["attempt_id"], event["attempts"], event["cost_nano_usd"], _tokens(event["tokens"]), event["finished_at"],
+        f"{event['provider']}/{event['model']}" if completed else None,
+    )  # fmt: skip
     told.answers.setdefault(request_id, {})[_identity(seen)] = answer
 
 

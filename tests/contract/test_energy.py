@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, func, select
 
-from cli.reconcile.energy import energy_lines
+from cli.reconcile.energy import energy_lines, paid_lines
+from cli.reconcile.topics import Answer, Asked, Told
 from config import energy, energy_prices, ledger, limits, settling, upkeep
 from config.database import reading
 from config.energy_audit import Balance, balances, history
@@ -124,6 +125,32 @@ def test_the_model_that_answered_is_paid_and_the_rest_goes_back(bank: Bank) -> N
         moves = [(each.kind, each.credits, each.left) for each in history(db, USER)]
     assert moves == [("grant", 10, 10), ("reserve", 3, 7), ("consume", 1, 7), ("refund", 2, 9)]
     bank.sound()
+
+
+def test_the_proof_names_a_request_that_paid_another_price(bank: Bank) -> None:
+    """What was consumed agrees with the model that the answer names, at the price of the admission, until either is changed."""
+    bank.grant(10)
+    strong, _ = bank.ask()
+    failed, _ = bank.ask()
+    bank.price(EnergyPrice(None, None, "powerful", 9))
+    for one in (strong, failed):
+        bank.start(one)
+        bank.end(one, 1, completed=one == strong)
+
+    def differing(**models: str | None) -> list[str]:
+        told = Told()
+        for one, model in ((strong, models["strong"]), (failed, models["failed"])):
+            told.due[one] = Asked("", NOW, None)
+            told.answers[one] = {"event": Answer(None, 1, None, None, NOW, model)}
+        with reading(bank.engine) as db:
+            [line] = paid_lines(told, db)
+        assert line.left.figures == {"credits": 3}
+        return [found.id for found in line.differences]
+
+    assert differing(strong="openai/gpt-5", failed=None) == []
+    assert differing(strong="google/flash", failed=None) == [f"request {strong} of {USER}"]
+    assert differing(strong=None, failed=None) == [f"request {strong} of {USER}"]
+    assert differing(strong="openai/gpt-5", failed="openai/gpt-5") == [f"request {failed} of {USER}"]
 
 
 def test_a_request_that_fails_costs_nothing(bank: Bank) -> None:
@@ -340,6 +367,7 @@ def test_no_race_uses_a_credit_twice_and_none_leaves_a_rest(bank: Bank) -> None:
         paid = db.execute(
             select(func.count(ENERGY_ENTRIES.c.request_id.distinct())).where(ENERGY_ENTRIES.c.kind == "consume")
         ).scalar_one()
-        assert db.execute(select(func.count()).where(REQUESTS.c.energy.is_not(None))).scalar() == 0
+        holds = db.execute(select(REQUESTS.c.energy).where(REQUESTS.c.energy.is_not(None))).scalars()
+        assert [hold for hold in map(energy.unpacked, holds) if hold.pieces] == []
     assert answered == paid
     bank.sound()

@@ -137,6 +137,8 @@ def test_every_account_agrees_afterwards(run: Running) -> None:
     by_name = {line.name: line for line in lines}
     assert by_name["energy sums to zero"].left.figures == {"credits": 32}
     assert by_name["reserved energy = held for open requests"].left.figures == {"credits": 0}
+    consumed = by_name["consumed energy = completed answers at their prices"]
+    assert consumed.left.figures == {"credits": sum(balance(run, user).consumed for user in ("ana", "bo", "cy"))}
     store = Store(run.settings)
     rows = store.rows("SELECT count() AS n FROM responses WHERE user = 'ana' AND downgraded_from = 'openai/gpt-5'")
     store.close()
