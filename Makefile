@@ -1,4 +1,4 @@
-.PHONY: demo test lint bench bench-analytics bench-cache bench-limits bench-peers bench-routing bench-scaling soak generate dashboards lock clean
+.PHONY: demo test lint bench bench-analytics bench-cache bench-limits bench-peers bench-routing bench-scaling bench-signed soak generate dashboards lock clean
 
 PYTHON ?= python3
 SOAK_MINUTES ?= 30
@@ -28,6 +28,9 @@ bench: .venv/ready
 
 bench-analytics: .venv/ready
 	@$(BIN)/python -m benchmarks.analytics
+
+bench-signed: .venv/ready
+	@$(BIN)/python -m benchmarks.signed
 
 soak: .venv/ready
 	@$(BIN)/python -m benchmarks.soak --minutes $(SOAK_MINUTES)
