@@ -54,7 +54,7 @@ def _tiles(story: Story) -> str:
         (
             "Records published",
             count(story.records),
-            f"{count(story.repeated)} repeated, {count(story.poisoned)} poisoned",
+            f"{count(story.repeated)} repeated, {count(story.poisoned)} poisoned, {count(story.disbelieved)} badly signed",
         ),
         ("Requests answered", count(story.answered), f"at {story.options.rate:g} records/s"),
         ("Processes started again", count(len(story.ended)), "by the supervisor"),

@@ -16,6 +16,7 @@ from confluent_kafka import KafkaException
 from rich.console import Console
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli.chaos.energy import allowances
 from cli.chaos.faults import possible
 from cli.chaos.report import page
 from cli.chaos.schedule import Planned, plan
@@ -49,7 +50,9 @@ def torment(world: World, options: Options, console: Console) -> Story:
     for name, why in cannot.items():
         console.print(f"Not run: {name}, because {why}.", style="yellow")
     schedule = plan(options.seed, options.requests / options.rate, [one.kind(world) for one in can], options.every)
-    traffic = world.traffic = Traffic(world.run.settings, options.requests, options.rate, options.seed)
+    traffic = world.traffic = Traffic(
+        world.run.settings, options.requests, options.rate, options.seed, world.keys
+    )  # fmt: skip
     stop = threading.Event()
     begun = time.monotonic()
     story = Story(options, time.time(), cannot, schedule)
@@ -61,9 +64,10 @@ def torment(world: World, options: Options, console: Console) -> Story:
         threading.Thread(target=work.run, args=(begun, stop)),
     ]
     try:
-        for thread in threads:
-            thread.start()
-        _progress(console, threads, watch, traffic, begun)
+        with allowances(world.run.settings):
+            for thread in threads:
+                thread.start()
+            _progress(console, threads, watch, traffic, begun)
         traffic.flush()
         story.traffic_seconds = time.monotonic() - begun
         console.print("The last fault is over; waiting until it is quiet ...")
@@ -91,6 +95,7 @@ def _take(story: Story, work: Torment, world: World, watch: Watch, begun: float)
     story.ended = [replace(one, at=one.at - begun) for one in world.supervisor.ended]
     story.samples = watch.samples
     story.records, story.repeated, story.poisoned = traffic.records, traffic.repeated, traffic.poisoned
+    story.disbelieved = len(traffic.disbelieved)
     story.answered, story.untaken, story.all_published = len(watch.answered), traffic.untaken, traffic.all_published
 
 
@@ -136,8 +141,8 @@ def conclude(story: Story, console: Console) -> int:
     by_fault = Counter(one.fault for one in story.struck)
     quiet = f"quiet {story.quiet_after:.0f} s later" if story.quiet_after is not None else "not quiet in time"
     console.print(
-        f"{story.records:,} records ({story.repeated:,} repeated, {story.poisoned:,} poisoned), {story.answered:,} requests answered, "
-        f"{len(story.struck)} faults of {len(by_fault)} kinds, {len(story.ended)} processes started again, {quiet}. "
+        f"{story.records:,} records ({story.repeated:,} repeated, {story.poisoned:,} poisoned, {story.disbelieved:,} badly signed), "
+        f"{story.answered:,} requests answered, {len(story.struck)} faults of {len(by_fault)} kinds, {len(story.ended)} processes started again, {quiet}. "
         f"The report is {options.report}."
     )  # fmt: skip
     if story.untaken:

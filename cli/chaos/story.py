@@ -62,6 +62,7 @@ class Story:
     records: int = 0
     repeated: int = 0
     poisoned: int = 0
+    disbelieved: int = 0
     answered: int = 0
     untaken: list[str] = field(default_factory=list)
 
@@ -102,6 +103,7 @@ def figures(story: Story) -> dict[str, Any]:
         "at": datetime.fromtimestamp(story.began_at, UTC).isoformat(timespec="seconds"),
         "seed": options.seed, "database": options.database, "requests": options.requests, "rate": options.rate,
         "every": options.every, "records": story.records, "repeated": story.repeated, "poisoned": story.poisoned,
+        "disbelieved": story.disbelieved,
         "faults": len(story.struck), "by_kind": dict(sorted(Counter(one.fault for one in story.struck).items())),
         "not_run": story.cannot, "restarts": len(story.ended),
         "seconds": round(story.traffic_seconds, 1),

@@ -1,4 +1,4 @@
-"""Publish requests at a constant rate, whatever becomes of them, with repeated and poisoned ones among them."""
+"""Publish signed requests at a constant rate, whatever becomes of them, with repeated, poisoned and wrongly signed ones among them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import random
 import threading
 import time
 import uuid
+from collections import deque
 from typing import Any
 
 from confluent_kafka import Message, Producer
 
 from cli import kafka
+from cli.chaos.callers import TENANTS, USER, Keys
+from cli.chaos.energy import OTHER_USER
 from cli.lines import request_of
 from config.kafka import librdkafka
 from config.schema_registry import open_codec
@@ -27,9 +30,10 @@ MODELS = (
     "echo/echo",
     "openai-compatible/gpt-5-mini",
 )
-TENANTS = 7
 #: Shares of the records.
-REPEATED, POISONED, REFUSED, SLOW, ONCE_ONLY, DEADLINE, STREAMED = 0.04, 0.02, 0.02, 0.05, 0.1, 0.02, 0.2
+REPEATED, POISONED, DISBELIEVED = 0.04, 0.02, 0.04
+#: Shares of the requests.
+REFUSED, SLOW, ONCE_ONLY, DEADLINE, STREAMED, WITHOUT_USER = 0.02, 0.05, 0.1, 0.02, 0.2, 0.05
 #: Requests that wait for room in a limit.
 WAITING = 0.3
 #: Requests that name a task alone: three models may answer, and for the second kind the response cache. It has so many questions.
@@ -41,8 +45,8 @@ ROUTES = tuple(
 #: Milliseconds between two words of a stream.
 PACE_MS = 5
 QUICK_MS, SLOW_MS = (5, 150), (1_000, 5_000)
-#: What is published again is one of so many records before.
-REMEMBERED = 2_000
+#: What is published again is one of so many records before, while its signature counts.
+REMEMBERED, REPEATABLE_SECONDS = 2_000, 120
 POISON = (None, b"", b"not Avro", b"\xc3\x01" + b"\x07" * 8 + b"unknown", b"\x00\x00\x00\xff\xff?")
 DELIVERY_SECONDS = 300.0
 
@@ -51,13 +55,14 @@ class Traffic:
     """Sends `requests` records at `rate` a second; what they are follows from the seed.
 
     `ids` are the request ids that the broker has taken, `places` (topic/partition/offset) the records that have no readable id,
-    `untaken` what the broker said of those it has not.
+    `untaken` what the broker said of those it has not. `disbelieved` are those that must be refused for their signature, with
+    the code that says why.
     """
 
-    def __init__(self, settings: Settings, requests: int, rate: float, seed: int) -> None:
+    def __init__(self, settings: Settings, requests: int, rate: float, seed: int, keys: Keys) -> None:
         self._codec = open_codec(settings)
         self._topic = REQUESTS.on(settings.topic_prefix)
-        self._requests, self._rate, self._rng = requests, rate, random.Random(seed)
+        self._requests, self._rate, self._rng, self._keys = requests, rate, random.Random(seed), keys
         self._producer = Producer(
             {
                 **librdkafka(settings), "enable.idempotence": True, "linger.ms": 5,
@@ -66,11 +71,12 @@ class Traffic:
             },
             logger=kafka.QUIET,
         )  # fmt: skip
-        self._sent: list[tuple[bytes, bytes, list[tuple[str, bytes]]]] = []
+        self._sent: deque[tuple[float, bytes, bytes, list[tuple[str, bytes]]]] = deque(maxlen=REMEMBERED)
         self._lock = threading.Lock()
         self.ids: set[str] = set()
         self.places: set[str] = set()
         self.untaken: list[str] = []
+        self.disbelieved: dict[str, str] = {}
         self.records = self.repeated = self.poisoned = 0
         self.all_published = False
 
@@ -93,8 +99,9 @@ class Traffic:
     def repeat(self, count: int) -> None:
         """Publish so many of the latest records again, at once."""
         with self._lock:
-            for key, value, with_headers in self._rng.sample(self._sent, min(count, len(self._sent))):
-                self._again(key, value, with_headers)
+            sent = self._repeatable()
+            for record in self._rng.sample(sent, min(count, len(sent))):
+                self._again(*record)
 
     def poison(self, count: int) -> None:
         """Publish so many records that are no requests, at once."""
@@ -108,22 +115,40 @@ class Traffic:
 
     def _next(self, number: int) -> None:
         draw = self._rng.random()
-        if draw < REPEATED and self._sent:
-            self._again(*self._rng.choice(self._sent))
+        if draw < REPEATED and (sent := self._repeatable()):
+            self._again(*self._rng.choice(sent))
         elif draw < REPEATED + POISONED:
             self._poisoned()
+        elif draw < REPEATED + POISONED + DISBELIEVED:
+            self._disbelieved(number)
         else:
             self._request(number)
 
     def _request(self, number: int) -> None:
+        tenant, user = self._caller()
+        request_id, value, with_headers = self._encoded(number, tenant, user)
+        with_headers += self._keys.sign(tenant, user, value, int(time.time()))
+        record = request_id.encode(), value, with_headers
+        self._sent.append((time.monotonic(), *record))
+        self._produce(*record)
+
+    def _disbelieved(self, number: int) -> None:
+        tenant, user = self._caller()
+        request_id, value, with_headers = self._encoded(number, tenant, user)
+        self.disbelieved[request_id], bad = self._keys.sign_badly(tenant, value, int(time.time()), self._rng)
+        self._produce(request_id.encode(), value, with_headers + bad)
+
+    def _caller(self) -> tuple[int, str | None]:
+        """The number of a tenant, and the user: that of a user's key, or one that the holder of a tenant's key names, or none."""
+        tenant, draw = self._rng.randrange(TENANTS), self._rng.random()
+        return tenant, None if draw < WITHOUT_USER else USER if draw < 0.5 else OTHER_USER
+
+    def _encoded(self, number: int, tenant: int, user: str | None) -> tuple[str, bytes, list[tuple[str, bytes]]]:
         request_id = self._new_id()
         line = {"request_id": request_id, "created_at": time.time_ns() // 1_000, **self._line(number)}
-        request = request_of(line, {}, f"Request {number}")
+        request = request_of({**line, "tenant": f"tenant-{tenant}", "user": user}, {}, f"Request {number}")
         with_headers = headers("LlmRequest", request_id, "chaos", request["created_at"], trace_of([], request_id))
-        record = (request_id.encode(), self._codec.encode("LlmRequest", request), with_headers)
-        self._sent.append(record)
-        del self._sent[:-REMEMBERED]
-        self._produce(*record)
+        return request_id, self._codec.encode("LlmRequest", request), with_headers
 
     def _line(self, number: int) -> dict[str, Any]:
         rng = self._rng
@@ -132,7 +157,6 @@ class Traffic:
         line: dict[str, Any] = {
             "prompt": f"Question {number}. [[sim {json.dumps({'latency_ms': latency, 'stream': {'pace_ms': PACE_MS}})}]]",
             "model": rng.choice(MODELS),
-            "tenant": f"tenant-{rng.randrange(TENANTS)}",
             "stream": rng.random() < STREAMED,
         }
         draw = rng.random()
@@ -151,6 +175,12 @@ class Traffic:
             line["deadline"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + rng.uniform(2, 30)))
         return line
 
+    def _repeatable(self) -> list[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
+        oldest = time.monotonic() - REPEATABLE_SECONDS
+        while self._sent and self._sent[0][0] < oldest:
+            self._sent.popleft()
+        return [(key, value, with_headers) for _, key, value, with_headers in self._sent]
+
     def _again(self, key: bytes, value: bytes, with_headers: list[tuple[str, bytes]]) -> None:
         self.repeated += 1
         self._produce(key, value, with_headers)
@@ -158,7 +188,10 @@ class Traffic:
     def _poisoned(self) -> None:
         self.poisoned += 1
         key = self._new_id().encode() if self._rng.random() < 0.5 else None
-        self._produce(key, self._rng.choice(POISON), [])
+        value = self._rng.choice(POISON)
+        signed = self._rng.random() < 0.5
+        with_headers = self._keys.sign(*self._caller(), value or b"", int(time.time())) if signed else []
+        self._produce(key, value, with_headers)
 
     def _new_id(self) -> str:
         return str(uuid.UUID(int=self._rng.getrandbits(128), version=4))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from cli.chaos.callers import refused_line, untouched_line
+from cli.chaos.energy import overdrawn, still_reserved
 from cli.chaos.limits import overspent, still_held
 from cli.chaos.streams import streamed_line
 from cli.chaos.traffic import Traffic
@@ -45,6 +47,11 @@ def verify(world: World, traffic: Traffic, progress: Callable[[str], None]) -> l
     answers, letters = _published(world)
     assert simulator is not None
     calls = Counter(call["client_request_id"] for call in provider_account(simulator).calls)
+    disbelieved = {one: code for one, code in traffic.disbelieved.items() if one in traffic.ids}
+    engine = open_database(settings.database_url)
+    with reading(engine) as db:
+        untouched = untouched_line(disbelieved, calls, db)
+    engine.dispose()
     return [
         *lines,
         _answered(traffic, answers, letters),
@@ -53,6 +60,8 @@ def verify(world: World, traffic: Traffic, progress: Callable[[str], None]) -> l
         streamed_line(settings),
         _nothing_open(world),
         _within_limits(world),
+        refused_line(disbelieved, _codes(answers, disbelieved)),
+        untouched,
     ]
 
 
@@ -86,6 +95,18 @@ def _is_own(codec: Codec, value: bytes) -> bool:
     except Undecodable:
         return True
     return (error or {}).get("code") != BESIDE[0]
+
+
+def _codes(answers: Answers, ids: Iterable[str]) -> dict[str, str]:
+    """With which code each of these requests was refused; one that was not is left out."""
+    codec, found = Codec(), {}
+    for one in ids:
+        for answer in (
+            codec.decode(RESPONSES.record, value) for values in answers.get(one, {}).values() for value in values
+        ):
+            if answer["outcome"] == "refused" and answer["error"] is not None:
+                found[one] = answer["error"]["code"]
+    return found
 
 
 def _answered(traffic: Traffic, answers: Answers, letters: set[str]) -> Line:
@@ -140,7 +161,7 @@ def _open(db: Connection) -> list[str]:
     found += [f"call {row.number} of request {row.request_id}" for row in db.execute(calls)]
     if totals.reserved_nano and not found:
         found.append(f"accounts (reserved {totals.reserved_nano} nano-USD)")
-    return found + still_held(db)
+    return found + still_held(db) + still_reserved(db)
 
 
 def _within_limits(world: World) -> Line:
@@ -148,11 +169,12 @@ def _within_limits(world: World) -> Line:
     engine = open_database(world.run.settings.database_url)
     try:
         with reading(engine) as db:
-            found = world.overspent | overspent(db)
+            found = world.overspent | overspent(db) | overdrawn(db)
     finally:
         engine.dispose()
     for account in sorted(found):
         beyond.add(account, (1,))
-    if not world.looks:
-        beyond.add("no look at the limits was taken", (1,))
-    return compare("accounts beyond a hard limit at any look = nothing", beyond, none)
+    for what in ("limits", "energy"):
+        if not world.looks[what]:
+            beyond.add(f"no look at {what} was taken", (1,))
+    return compare("accounts beyond a hard limit or their energy at any look = nothing", beyond, none)

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli import kafka
+from cli.chaos.energy import overdrawn
 from cli.chaos.limits import overspent
 from cli.chaos.world import World
 from cli.errors import CommandError
@@ -67,7 +69,7 @@ class Watch:
                     break
             reader.close()
 
-        for work in (count, self._keep_lag, self._keep_samples, self._keep_overspent):
+        for work in (count, self._keep_lag, self._keep_samples, self._keep_limits, self._keep_energy):
             self._threads.append(threading.Thread(target=work, name=f"watch {work.__name__}", daemon=True))
             self._threads[-1].start()
         return self
@@ -102,12 +104,18 @@ class Watch:
                 )
             )  # fmt: skip
 
-    def _keep_overspent(self) -> None:
+    def _keep_limits(self) -> None:
+        self._keep_overspent("limits", overspent, LOOK_SECONDS / 5)
+
+    def _keep_energy(self) -> None:
+        self._keep_overspent("energy", overdrawn, LOOK_SECONDS)
+
+    def _keep_overspent(self, what: str, found: Callable[[Connection], set[str]], pause: float) -> None:
         engine = open_database(self.world.run.settings.database_url)
-        while not self._stopped.wait(LOOK_SECONDS / 5):
+        while not self._stopped.wait(pause):
             with suppress(SQLAlchemyError), reading(engine) as db:
-                self.world.overspent |= overspent(db)
-                self.world.looks += 1
+                self.world.overspent |= found(db)
+                self.world.looks[what] += 1
         engine.dispose()
 
     def _memory(self) -> dict[str, int]:

@@ -6,12 +6,15 @@ import json
 import os
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from cli.chaos.callers import Keys, issue_keys, signed_mode
+from cli.chaos.energy import set_prices
 from cli.chaos.limits import WAIT_SECONDS, set_limits
 from cli.chaos.supervise import Member, Supervisor
 from cli.chaos.traffic import ROUTES, Traffic
@@ -20,7 +23,7 @@ from cli.migrate import migrate
 from cli.running import WORKERS, Running
 from config.database import open_database
 from config.registry import apply
-from config.settings import Settings, settings_in
+from config.settings import settings_in
 from local.broker import KafkaBroker
 from local.clickhouse import ClickHouseServer
 from local.postgres import PostgresServer
@@ -55,19 +58,20 @@ StackServer = KafkaBroker | ClickHouseServer | PostgresServer
 
 @dataclass
 class World:
-    """Everything that a fault can reach; `traffic` is set when the traffic begins.
+    """Everything that a fault can reach, and the keys that are believed; `traffic` is set when the traffic begins.
 
-    `overspent` names the accounts that were beyond a hard limit at one of `looks`.
+    `overspent` names the accounts that were beyond a hard limit, or the energy they have, at one of `looks` at either.
     """
 
     run: Running
     servers: Mapping[str, Server]
     supervisor: Supervisor
     proxies: Mapping[str, Proxy]
+    keys: Keys
     traffic: Traffic | None = None
     extras: int = field(default=0)
     overspent: set[str] = field(default_factory=set)
-    looks: int = 0
+    looks: Counter[str] = field(default_factory=Counter)
 
     def server(self, name: str) -> StackServer:
         """The server called kafka or clickhouse, or, as ledger, PostgreSQL."""
@@ -125,26 +129,29 @@ def started(database: str, data: Path | None, progress: Callable[[str], None]) -
         )
         for name, proxy in proxies.items():
             ends.callback(proxy.start(ports[name]).stop)
-        whole = {**os.environ, **SETTINGS, **stack.environment(), "PYTHONUNBUFFERED": "1"}
+        whole = {**os.environ, **SETTINGS, **signed_mode(), **stack.environment(), "PYTHONUNBUFFERED": "1"}
         run = Running(stack, whole, settings_in(whole), {})
         migrate(run.settings)
-        _register(run.settings)
+        keys = _register(run)
         supervisor = Supervisor(run)
         ends.callback(run.stop)
         ends.callback(supervisor.stop)
-        world = World(run, servers, supervisor, proxies)
+        world = World(run, servers, supervisor, proxies, keys)
         progress("Topics and tables are ready; starting the workers ...")
         supervisor.start([_member(world, name) for name in (*world.workers, *world.sinks)])
         yield world
 
 
-def _register(settings: Settings) -> None:
-    """Give the workers the routes that the traffic names, and the limits that it meets."""
-    engine = open_database(settings.database_url)
+def _register(run: Running) -> Keys:
+    """Give the workers the routes that the traffic names, the limits and prices that it meets, and the keys that sign it."""
+    engine, now = open_database(run.settings.database_url), time.time_ns() // 1_000
     with engine.begin() as db:
-        apply(db, lambda now: replace(now, routes={route.name: route for route in ROUTES}), settings, "chaos", 0)
-        set_limits(db, time.time_ns() // 1_000)
+        apply(db, lambda old: replace(old, routes={route.name: route for route in ROUTES}), run.settings, "chaos", 0)
+        set_limits(db, now)
+        set_prices(db, now)
+        keys = issue_keys(db, run.environment, now)
     engine.dispose()
+    return keys
 
 
 def _member(world: World, name: str) -> Member:

@@ -18,6 +18,8 @@ from confluent_kafka import Producer
 from rich.console import Console
 from sqlalchemy import select, text
 
+from cli.chaos.callers import USER
+from cli.chaos.energy import POOR
 from cli.chaos.faults import FAULTS, chosen
 from cli.chaos.run import conclude, torment
 from cli.chaos.story import Options, Story
@@ -26,7 +28,9 @@ from cli.chaos.verify import verify
 from cli.chaos.world import CLOCK, World, started
 from cli.errors import CommandError
 from config.database import open_database, reading
+from config.energy_models import ENERGY_ENTRIES
 from config.limit_models import COUNTERS
+from core.accounts import account
 from core.topics import RESPONSES
 from sinks.writer import connect
 from tests.stack.asking import log
@@ -212,6 +216,52 @@ def test_a_fact_that_is_gone_is_named(suffered: tuple[World, Story, Path]) -> No
     assert concluded(story)[0] == 1
 
 
+def test_energy_bit_and_no_credit_was_used_twice(suffered: tuple[World, Story, Path]) -> None:
+    """Users ran out, and were given the cheaper model first; a credit that is used but was not granted, or is still reserved, is named."""
+    world, story, _ = suffered
+    with connect(world.run.settings) as client:
+        (row,) = client.query(
+            "SELECT countIf(error_code = 'policy_energy_exhausted'), countIf(downgraded_from LIKE '%/%') FROM responses"
+        ).result_rows
+    assert min(row) > 0
+    poor = account(f"tenant-{POOR}", "user", USER)
+    engine = open_database(world.run.settings.database_url)
+    entry = {"account": poor, "grant_id": "none", "kind": "reserve", "credits": 1_000, "at": 1}
+    with engine.begin() as db:
+        db.execute(
+            ENERGY_ENTRIES.insert(), [{**entry, "book": "left", "credits": -1_000}, {**entry, "book": "reserved"}]
+        )
+    found = broken(world, story)
+    with engine.begin() as db:
+        db.execute(ENERGY_ENTRIES.delete().where(ENERGY_ENTRIES.c.grant_id == "none"))
+    engine.dispose()
+    [beyond] = found["accounts beyond a hard limit or their energy at any look = nothing"]
+    assert beyond.startswith(f"{poor} energy (")
+    assert found["reservations, requests and calls left open in the ledger = nothing"] == {
+        f"energy of {poor} (1,000 reserved)"
+    }
+
+
+def test_bad_signatures_got_nowhere(suffered: tuple[World, Story, Path]) -> None:
+    """Each was refused for what is wrong with it; a request that was believed against expectation, or called for, is named."""
+    world, story, _ = suffered
+    traffic = traffic_of(world)
+    assert story.disbelieved == len(traffic.disbelieved) > 0
+    (bad, code), *_ = traffic.disbelieved.items()
+    with connect(world.run.settings) as client:
+        ((good,),) = client.query(
+            "SELECT request_id FROM usage WHERE provider = 'openai' AND status = 'succeeded' LIMIT 1"
+        ).result_rows
+    traffic.disbelieved |= {bad: "caller_unheard_of", good: code}
+    found = broken(world, story)
+    traffic.disbelieved[bad] = code
+    del traffic.disbelieved[good]
+    assert found["bad signatures = refused for what is wrong with each"] == {bad, good}
+    assert {f"request {good} at the provider", f"request {good} in the ledger"} <= found[
+        "calls, rows and credits of bad signatures = nothing"
+    ]
+
+
 def test_limits_bit_and_nobody_was_beyond_one(suffered: tuple[World, Story, Path]) -> None:
     """Requests were refused for the limits of their tenants; an account beyond its limit, or one that still holds, is named."""
     world, story, _ = suffered
@@ -220,7 +270,8 @@ def test_limits_bit_and_nobody_was_beyond_one(suffered: tuple[World, Story, Path
             "SELECT countIf(error_code = 'policy_rate_limited'), countIf(error_code = 'policy_unpriced_model') FROM responses"
         ).result_rows
     assert min(row) > 0
-    assert world.looks > 20
+    assert world.looks["limits"] > 20
+    assert world.looks["energy"] > 5
     engine = open_database(world.run.settings.database_url)
     with reading(engine) as db:
         before = db.execute(select(COUNTERS).where(COUNTERS.c.subject == "usd per day")).one()
@@ -231,7 +282,7 @@ def test_limits_bit_and_nobody_was_beyond_one(suffered: tuple[World, Story, Path
     with engine.begin() as db:
         db.execute(change.values(reserved=before.reserved))
     engine.dispose()
-    assert found["accounts beyond a hard limit at any look = nothing"] == {"/tenant-1 usd per day"}
+    assert found["accounts beyond a hard limit or their energy at any look = nothing"] == {"/tenant-1 usd per day"}
     assert found["reservations, requests and calls left open in the ledger = nothing"] == {
         "limit /tenant-1 usd per day (1000000000 held)"
     }
