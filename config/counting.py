@@ -105,6 +105,13 @@ def merged(charges: Sequence[Charge], more: Sequence[Charge]) -> list[Charge]:
     return list(held.values())
 
 
+def divided(charges: Sequence[Charge], nano: int, tokens: int) -> tuple[list[Charge], list[Charge]]:
+    """What a request still holds when its calls have used so much in place of what it held, and what it gives back."""
+    used = {"usd": nano, "tokens": tokens}
+    back = [replace(charge, held=min(charge.held, used.get(charge.meter, 0))) for charge in charges]
+    return [replace(charge, held=charge.held - less.held) for charge, less in zip(charges, back, strict=True)], back
+
+
 def reserve(
     db: Connection, limits: Limits, asked: Sequence[tuple[Asking, int]], meters: Collection[Meter] | None = None,
     admits: Callable[[int], bool] | None = None,
@@ -150,9 +157,11 @@ def reserve(
     return results
 
 
-def settle(db: Connection, limits: Limits, spent: Iterable[Spent], now: int) -> None:
-    """Count what calls used."""
+def settle(db: Connection, limits: Limits, spent: Iterable[Spent], back: Iterable[Charge], now: int) -> None:
+    """Count what calls used, and give back what requests that go on hold no more."""
     moves = _Moves()
+    for charge in back:
+        moves.add(charge.place, 0, -charge.held)
     for call in spent:
         for charge in call.charges:
             if charge.meter in ("usd", "tokens") and (charge.model is None or fnmatchcase(call.model, charge.model)):

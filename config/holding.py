@@ -90,11 +90,13 @@ def verdicts(db: Connection, entries: Sequence[Wanted]) -> dict[str, Taken | Not
 def hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step: Begin, now: int) -> Step:
     """Hold what a further call can cost beside those whose cost is not settled; the step that follows.
 
-    The first call has what was reserved with the admission, as long as that has not expired; `now` is when it is to begin.
+    The first call has what was reserved with the admission, as long as that has not expired; what a settled call used is no
+    longer held. `now` is when the further call is to begin.
     """
-    unsettled = [row for row in rows if not row.settled and row.cost_status != "not_charged"]
-    if request.asking is None or not (unsettled or request.expired_at):
+    charged = [row for row in rows if row.cost_status != "not_charged"]
+    if request.asking is None or not (charged or request.expired_at):
         return step
+    unsettled = [row for row in charged if not row.settled]
     asking, charges = unpacked_asking(request.asking), counting.unpacked(request.charges)
     bound = asking.amounts
     nano = (bound.nano or 0) + sum(bound.nano or 0 if row.cost_nano is None else row.cost_nano for row in unsettled)

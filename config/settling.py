@@ -6,16 +6,16 @@ As in `config.ledger`, an operation takes a connection inside a transaction and 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, update
+from sqlalchemy import Connection, Row, bindparam, update
 
 from config import counting, limits
 from config.dialects import inserts
 from config.ledger_rows import THIS_ATTEMPT, attempts_of, month_of, move, release, requests_of
-from config.models import ADJUSTMENTS, ATTEMPTS
+from config.models import ADJUSTMENTS, ATTEMPTS, REQUESTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ class Adjustment:
 def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
     """Move what calls cost from reserved to spent, once an attempt; the last one of a request frees its reservation.
 
+    Of a request that goes on, what its calls used takes the place of as much that it holds; a further one has to find room again.
     True: settled now. False: it was settled before. None: the ledger does not know the attempt.
     """
     requests = {row.request_id: row for row in requests_of(db, (e.request_id for e in entries))}
@@ -79,18 +80,46 @@ def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
         moves[request.account, request.window] = (
             spent + (entry.cost_nano or 0), reserved, unknown + (0 if known else entry.bound_nano),
         )  # fmt: skip
+    still_open = {a.request_id for key, a in attempts.items() if not a.settled and key not in settled}
+    going_on = still_open | {request_id for request_id, row in requests.items() if row.answer is None}
+    back: list[counting.Charge] = []
+    if more := [entry for entry in settled.values() if entry.request_id in going_on]:
+        for request, held, less in _hold_less(db, more, requests):
+            back += held
+            spent, reserved, unknown = moves[request.account, request.window]
+            moves[request.account, request.window] = spent, reserved - less, unknown
     charged = [entry for entry in settled.values() if requests[entry.request_id].charges is not None]
     if charged:
-        counting.settle(
-            db, limits.current(db), [_spent(entry, requests[entry.request_id]) for entry in charged], charged[-1].at
-        )
-    still_open = {a.request_id for key, a in attempts.items() if not a.settled and key not in settled}
+        calls = [_spent(entry, requests[entry.request_id]) for entry in charged]
+        counting.settle(db, limits.current(db), calls, back, charged[-1].at)
     through = {entry.request_id for entry in settled.values()} - still_open
     for account, freed in release(db, [requests[request_id] for request_id in through]).items():
         spent, reserved, unknown = moves[account]
         moves[account] = (spent, reserved - freed, unknown)
     move(db, moves)
     return results
+
+
+def _hold_less(
+    db: Connection, entries: Sequence[Settlement], requests: Mapping[str, Row[Any]]
+) -> Iterator[tuple[Row[Any], list[counting.Charge], int]]:
+    """Keep with requests that go on what they still hold: each with what it gives back of limits, and of reserved money."""
+    rows = []
+    for request_id in {entry.request_id: None for entry in entries}:
+        request = requests[request_id]
+        if request.asking is None:
+            continue
+        calls = [_spent(entry, request) for entry in entries if entry.request_id == request_id]
+        nano, tokens = sum(call.nano for call in calls), sum(call.tokens for call in calls)
+        left, back = counting.divided(counting.unpacked(request.charges), nano, tokens)
+        less = min(request.reserved_nano, nano)
+        if less or any(charge.held for charge in back):
+            rows.append(
+                {"of": request_id, "reserved_nano": request.reserved_nano - less, "charges": counting.packed(left)}
+            )
+            yield request, back, less
+    if rows:
+        db.execute(_HOLD_LESS, rows)
 
 
 def _charged(entry: Settlement) -> int:
@@ -130,6 +159,7 @@ def adjust(db: Connection, entries: Sequence[Adjustment]) -> list[bool]:
     return results
 
 
+_HOLD_LESS = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
 _SETTLE = update(ATTEMPTS).where(*THIS_ATTEMPT).values(settled=True)
 _ADJUST = {
     name: insert.on_conflict_do_nothing().returning(ADJUSTMENTS.c.adjustment_id)

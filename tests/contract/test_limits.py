@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from config import ledger, limits, settling, upkeep
+from config.audit import balances
 from config.database import reading
 from config.limit_audit import counted
 from config.limit_models import COUNTERS, LIMIT_ALERTS
@@ -174,6 +175,46 @@ def test_a_further_call_is_held_for_beside_the_one_that_charged(book: Book) -> N
     book.end(one, None, None)
     assert (book.settle(one, 1, 90), book.settle(one, 2, 90)) == (True, True)
     assert book.counts() == {("/acme", "usd per day"): (180, 0)}
+
+
+def test_a_further_call_finds_room_for_what_the_settled_one_used(book: Book) -> None:
+    """What a call used takes the place of as much that its request holds: no more is taken than was found free, and a further call
+    is held for anew, or not made."""
+    book.put(Limit("/acme", "usd", "day", 189), Limit("/acme", "tokens", "day", 17))
+    one, _ = book.admit()
+    book.start(one)
+    book.end(one, 1, 90, answer=None)
+    book.settle(one, 1, 90)
+    assert book.counts() == {("/acme", "usd per day"): (90, 10), ("/acme", "tokens per day"): (7, 3)}
+    assert isinstance(book.start(one), OverLimit)
+    book.put(Limit("/acme", "usd", "day", 190))
+    assert isinstance(book.start(one), Begin)
+    assert book.counts() == {("/acme", "usd per day"): (90, 100), ("/acme", "tokens per day"): (7, 10)}
+    with reading(book.engine) as db:
+        [found] = balances(db)
+        assert (found.reserved_nano, found.held_nano) == (100, 100)
+    assert book.admit(1, tokens=0)[1].kind == "refused"
+    book.end(one, 2, 95)
+    book.settle(one, 2, 95)
+    assert book.counts() == {("/acme", "usd per day"): (185, 0), ("/acme", "tokens per day"): (14, 0)}
+    with reading(book.engine) as db:
+        [found] = balances(db)
+        assert (found.reserved_nano, found.held_nano, found.spent_nano) == (0, 0, 185)
+
+
+def test_a_settled_call_beside_an_open_one_gives_back_what_it_held(book: Book) -> None:
+    """Never more is used and held than was found free, whichever of two calls is settled first."""
+    book.put(Limit("/acme", "usd", "day", 200))
+    one, _ = book.admit()
+    book.start(one)
+    book.end(one, 1, None, answer=None)
+    book.start(one)
+    assert book.counts() == {("/acme", "usd per day"): (0, 200)}
+    book.settle(one, 1, None)
+    assert book.counts() == {("/acme", "usd per day"): (100, 100)}
+    book.end(one, 2, 30)
+    book.settle(one, 2, 30)
+    assert book.counts() == {("/acme", "usd per day"): (130, 0)}
 
 
 def test_what_is_held_for_an_abandoned_request_expires(book: Book) -> None:

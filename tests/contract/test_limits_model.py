@@ -169,7 +169,7 @@ class LimitsMachine(RuleBasedStateMachine):
         asked = waiting[pick % len(waiting)]
         need = asked.nano + sum(asked.nano if call.cost is None else call.cost for call in asked.calls if call.due)
         held = 0 if asked.expired else asked.held
-        further = bool(asked.expired or any(call.due for call in asked.calls))
+        further = bool(asked.expired or any(call.open or call.charged for call in asked.calls))
         meters = ("usd", "concurrent") if asked.expired else ("usd",)
         more = max(0, need - held)
         fits = not further or self.fits(asked.asking, Amounts(more, 0), asked.at, meters)
@@ -211,6 +211,8 @@ class LimitsMachine(RuleBasedStateMachine):
         with self.engine.begin() as db:
             found = settling.settle(db, [entry] * (2 if twice else 1))
         assert found == [not call.settled, False][: len(found)]
+        if not call.settled and (not asked.answered or any(not one.settled for one in asked.calls if one is not call)):
+            asked.held -= min(asked.held, asked.nano if call.cost is None else call.cost)
         call.settled = True
 
     @rule()
