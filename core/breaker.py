@@ -20,7 +20,8 @@ Verdict = Literal["good", "bad", "neither"]
 BAD = frozenset({"provider_unavailable", "provider_timeout", "provider_connection", "provider_bad_answer"})
 #: The provider did its work, and what it said is about the request.
 GOOD = frozenset({
-    "provider_invalid_request", "provider_unknown_model", "provider_content_refused", "provider_schema_mismatch",
+    "provider_invalid_request", "provider_context_too_long", "provider_unknown_model", "provider_content_refused",
+    "provider_schema_mismatch",
 })  # fmt: skip
 SLOTS = 10
 

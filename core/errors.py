@@ -49,6 +49,7 @@ CODES: dict[str, Kind] = {
     "provider_schema_mismatch": Kind(True, "The answer does not follow the JSON schema that the request gave."),
     "provider_auth": Kind(False, "The provider's key is missing, refused or lacks a permission."),
     "provider_invalid_request": Kind(False, "The provider refused the request as it stands."),
+    "provider_context_too_long": Kind(False, "The request has more tokens than the model reads; a larger model may take it."),
     "provider_unknown_model": Kind(False, "The provider does not know the model."),
     "provider_content_refused": Kind(False, "The provider refused to answer because of the content."),
     "provider_outcome_unknown": Kind(True, "A crash cut the call off and the request asked not to repeat it."),

@@ -35,12 +35,17 @@ BY_REASON = {
     "api_key_invalid": "provider_auth",
     "content_filter": "provider_content_refused",
     "content_policy_violation": "provider_content_refused",
+    "context_length_exceeded": "provider_context_too_long",
 }
+#: How a 400 says the same in words: Anthropic (https://docs.anthropic.com/en/docs/build-with-claude/context-windows), Gemini, and
+#: servers of OpenAI's API such as vLLM, which send no code.
+TOO_LONG = re.compile(r"(?i)prompt is too long|input token count .* exceeds the maximum|maximum context length")
 
 NEXT_ACTION = {
     "provider_rate_limited": "send fewer requests or raise the limit with the provider.",
     "provider_unknown_model": "check the model's name and the provider's base URL.",
     "provider_invalid_request": "change the request.",
+    "provider_context_too_long": "shorten it, ask a larger model, or let the route fall back on this code.",
     "provider_content_refused": "change the content.",
 }
 
@@ -70,7 +75,8 @@ def code_of(status: int, body: object) -> str:
         return "provider_unknown_model"
     if status >= 400:
         reasons = (BY_REASON[reason] for reason in _reasons(body) if reason in BY_REASON)
-        return next(reasons, "provider_invalid_request")
+        too_long = status == 400 and TOO_LONG.search(said(body)) is not None
+        return next(reasons, "provider_context_too_long" if too_long else "provider_invalid_request")
     return "provider_bad_answer"
 
 

@@ -14,7 +14,7 @@ def test_a_prompt_beyond_the_context_is_refused_for_nothing(simulator: Simulator
     """The provider's own sentence with both counts comes back, and nothing was charged; a prompt that fits is answered."""
     found = ask(settings_of(name, simulator.url), llm_call(name, "Why is the sky blue?", {"context_tokens": 4}))
     assert isinstance(found, ProviderError)
-    assert (found.error["code"], found.error["provider_status"]) == ("provider_invalid_request", 400)
+    assert (found.error["code"], found.error["provider_status"]) == ("provider_context_too_long", 400)
     assert "5" in found.error["message"] and "4" in found.error["message"]
     (call,) = simulator.calls()
     assert (call["outcome"], call["cost_nano_usd"]) == ("error", 0)

@@ -28,7 +28,7 @@ SIXTY = " ".join(f"word{number:02}" for number in range(60))
 ROUTES = {
     "long": Route(
         "long", (Target("google/gemini-2.0-flash"), Target("openai/gpt-4.1")), task="long",
-        fall_back_on=frozenset({"provider_invalid_request"}),
+        fall_back_on=frozenset({"provider_context_too_long"}),
     ),
     "short": Route("short", (Target("google/gemini-2.0-flash-lite"), Target("openai/gpt-4.1-mini")), task="short"),
     "refused": Route("refused", (Target("google/gemini-2.5-flash-lite"), Target("openai/gpt-4o-mini")), task="refused"),
@@ -192,11 +192,11 @@ def test_a_context_too_long_goes_to_the_larger_model_where_the_route_says_so(see
     assert (larger["outcome"], larger["model"], larger["attempts"]) == ("completed", "gpt-4.1", 2)
     first, second = seen.accounted(larger)
     assert (first["error_code"], first["cost_nano_usd"], second["reason"]) == (
-        "provider_invalid_request",
+        "provider_context_too_long",
         0,
         "fallback",
     )
-    assert (refused["error"]["code"], refused["attempts"]) == ("provider_invalid_request", 1)
+    assert (refused["error"]["code"], refused["attempts"]) == ("provider_context_too_long", 1)
     assert "exceeds the maximum number of tokens allowed" in refused["error"]["message"]
     seen.accounted(refused)
 

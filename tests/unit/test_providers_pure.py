@@ -295,6 +295,21 @@ def test_every_status_has_its_code(status: int, code: str) -> None:
     assert "As it is" in failed.error["message"]
 
 
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ({"message": "As it is.", "code": "context_length_exceeded"}, "provider_context_too_long"),
+        ({"message": "prompt is too long: 214000 tokens > 200000 maximum"}, "provider_context_too_long"),
+        ({"message": "The input token count (9) exceeds the maximum number of tokens allowed (8)."}, "provider_context_too_long"),
+        ({"message": "This model's maximum context length is 4096 tokens.", "code": 400}, "provider_context_too_long"),
+        ({"message": "max_tokens is too large: 100000"}, "provider_invalid_request"),
+    ],
+)  # fmt: skip
+def test_a_context_too_long_has_a_code_of_its_own(said: dict[str, Any], code: str) -> None:
+    """Each provider says in its own way that a prompt has too many tokens; a route can let just that go to a larger model."""
+    assert status_failure(SETTINGS, 400, {}, {"error": said}).error["code"] == code
+
+
 def test_the_reason_in_a_400_can_say_more() -> None:
     """Gemini answers a refused key, and Azure a filtered prompt, with 400; both are told apart from a bad request."""
     refused_key = {"error": {"code": 400, "details": [{"@type": "ErrorInfo", "reason": "API_KEY_INVALID"}]}}
