@@ -31,7 +31,7 @@ USERS = 7
 #: What a request asks for in tokens, and what a call of it uses that answers.
 BOUND, USED = 100, 50
 #: How often each kind of end is met, and how often a call is settled before its request's next one begins.
-FAILS, UNKNOWN, SETTLED_FIRST = 0.1, 0.05, 0.5
+FAILS, UNKNOWN, SETTLED_FIRST = 0.1, 0.2, 0.5
 #: After so many requests a process settles what has ended.
 AT_ONCE = 20
 #: When requests are admitted, in microseconds: every second one in the first minute, the others in the next one of the same hour.
