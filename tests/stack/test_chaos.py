@@ -64,20 +64,6 @@ def test_every_fault_that_this_machine_can_do_ends_well(tmp_path: Path) -> None:
     assert not re.search(r"<script|<link|(src|href)=", page)
 
 
-@pytest.mark.timeout(600)
-def test_the_ledger_in_postgresql_holds_as_well(tmp_path: Path) -> None:
-    """Limits, energy and signatures while workers and PostgreSQL itself are killed, and its tables locked by somebody else."""
-    done = millstream(
-        tmp_path, "chaos", "--database", "postgresql", "--requests", "200", "--rate", "20", "--every", "2", "--seed", "12",
-        "--faults", "worker-kill,ledger-kill,ledger-lock", "--quiet-seconds", "300", "--runs", "runs.json",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = json.loads((tmp_path / "runs.json").read_text())
-    assert (run["outcome"], run["database"]) == ("holds", "postgresql")
-    assert set(run["by_kind"]) == {"worker-kill", "ledger-kill", "ledger-lock"}
-    assert run["disbelieved"] > 0
-
-
 def test_an_unknown_fault_is_named_with_those_there_are() -> None:
     with pytest.raises(
         CommandError, match=r"There is no fault 'worker-kil'; the faults are .*worker-kill, .*, and all"
