@@ -272,10 +272,11 @@ def test_limits_bit_and_nobody_was_beyond_one(suffered: tuple[World, Story, Path
     assert min(row) > 0
     assert world.looks["limits"] > 20
     assert world.looks["energy"] > 5
+    of = COUNTERS.c.account == "/tenant-1", COUNTERS.c.subject == "usd per day"
     engine = open_database(world.run.settings.database_url)
     with reading(engine) as db:
-        before = db.execute(select(COUNTERS).where(COUNTERS.c.subject == "usd per day")).one()
-    change = COUNTERS.update().where(COUNTERS.c.subject == "usd per day")
+        before = db.execute(select(COUNTERS).where(*of)).one()
+    change = COUNTERS.update().where(*of)
     with engine.begin() as db:
         db.execute(change.values(reserved=before.reserved + 10**9))
     found = broken(world, story)
