@@ -139,7 +139,7 @@ class Settings(KafkaSettings, BaseSettings):
     task_fetch_urls: bool = False
 
     sink_batch_rows: Count = 20_000
-    sink_batch_seconds: Seconds = 2.0
+    sink_batch_seconds: Seconds = 3.0
     #: What ClickHouse keeps of prompts and answers, for 30 days: all, their SHA-256, or nothing.
     bodies: Literal["full", "hash", "off"] = "full"
     #: Where `millstream sink webhooks` sends alerts, the key that signs them, and whether they may go to private addresses.
