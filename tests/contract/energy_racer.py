@@ -6,7 +6,6 @@ killed, it goes on where it was.
 
 from __future__ import annotations
 
-import random
 import sys
 import time
 
@@ -47,7 +46,7 @@ class EnergyRacer(Racer):
 
 def main(url: str, seed: int, numbers: range) -> None:
     """Take all of them through, those that wait for credits again and again."""
-    racer = EnergyRacer(open_database(url), random.Random(seed))
+    racer = EnergyRacer(open_database(url), seed)
     waiting = list(numbers)
     racer.luck.shuffle(waiting)
     while waiting:
