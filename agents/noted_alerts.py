@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar, Generic, TypeVar
 
@@ -19,7 +20,7 @@ LEASE_US = 10_000_000
 T = TypeVar("T")
 
 
-class NotedAlerts(Generic[T]):
+class NotedAlerts(ABC, Generic[T]):
     """Publishes what the ledger noted; `publish` returns when the broker has it, `owner` is this worker's id in the ledger.
 
     A worker that dies between the two leaves the alert to the next one, which publishes the same bytes under the same id.
@@ -64,14 +65,14 @@ class NotedAlerts(Generic[T]):
             await self._mark(noted, self._clock())
         return len(noted)
 
+    @abstractmethod
     async def _waiting(self, now: int, until: int) -> Sequence[T]:
         """What no alert is published of, where this worker has the duty, which it then has until then."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _mark(self, noted: Sequence[T], now: int) -> None:
         """State that the alerts are with the broker."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _alert(self, noted: T) -> LlmAlert:
         """The alert, which follows from what was noted alone."""
-        raise NotImplementedError
