@@ -45,8 +45,11 @@ def slow(run: Running, provider: str, latency_ms: int, **how: Any) -> None:
 
 @pytest.fixture(scope="module")
 def hedging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A pipeline that hedges, and whose workers know how long its models take."""
-    settings = {**QUICK, "MILLSTREAM_MAX_ATTEMPTS": "1", "MILLSTREAM_REGISTRY_REFRESH_SECONDS": "0.5"}
+    """A pipeline that hedges, and whose workers know how long its models take; no check finds the slow providers unhealthy."""
+    settings = {
+        **QUICK, "MILLSTREAM_MAX_ATTEMPTS": "1", "MILLSTREAM_REGISTRY_REFRESH_SECONDS": "0.5",
+        "MILLSTREAM_HEALTH_CHECK_SECONDS": "3600",
+    }  # fmt: skip
     with running(tmp_path_factory.mktemp("hedging"), workers=WORKERS_APART, environment=settings) as run:
         engine = open_database(run.settings.database_url)
         with engine.begin() as db:
