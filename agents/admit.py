@@ -7,11 +7,12 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TypeVar, cast
 
 from agents.cache import Cache
 from agents.callers import AsTheySay, Callers
 from agents.fetch import NotFetched, fetch_text
+from agents.ledgers import Ledgers
 from agents.outgoing import Clock, Encoder, decode, place_of
 from agents.planning import Plan, Planner, call_of
 from agents.structured import schema_problem
@@ -43,6 +44,7 @@ from schemas.events import Error, LlmRequest, LlmResponse, ReplyTo
 CONTENT = Content(SCHEMAS["LlmRequest"], without=("created_at",))
 #: How many partitions a topic of a caller's has, None where it does not exist.
 Partitions = Callable[[str], Awaitable[int | None]]
+Marked = TypeVar("Marked", Plan, LlmResponse, Plan | LlmResponse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +64,36 @@ class AdmitRules:
     most_waiting: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Desk:
+    """A ledger that admits, and what stands before it; `unchecked` is the spare one."""
+
+    unchecked: bool
+    ledger: Transactions
+    cache: Cache
+    waiting: Waiting
+
+    def marked(self, planned: Marked) -> Marked:
+        """A plan or an answer that says so where it is unchecked."""
+        if not self.unchecked:
+            return planned
+        if isinstance(planned, Plan):
+            return replace(planned, fields={**planned.fields, "unchecked": True})
+        return {**planned, "unchecked": True}
+
+
 class Admit:
     """The admit stage."""
 
     def __init__(
-        self, codec: Codec, transactions: Transactions, tasks: Callable[[], Tasks], planner: Planner, rules: AdmitRules,
+        self, codec: Codec, ledgers: Ledgers, tasks: Callable[[], Tasks], planner: Planner, rules: AdmitRules,
         partitions: Partitions, clock: Clock, callers: Callers | None = None,
-        violated: Callable[[NotAdmitted], None] = lambda _: None,
+        violated: Callable[[NotAdmitted], None] = lambda _: None, unchecked: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """`violated` hears why a request was not admitted."""
+        """`violated` hears why a request was not admitted, `unchecked` of each that the spare ledger admits."""
         self._codec = codec
         self._encoder = Encoder(codec, "admit", clock)
-        self._transactions = transactions
+        self._ledgers = ledgers
         self._tasks = tasks
         self._planner = planner
         self._rules = rules
@@ -81,13 +101,16 @@ class Admit:
         self._clock = clock
         self._callers = callers or AsTheySay()
         self._violated = violated
-        self._cache = Cache(codec, transactions, clock)
-        self._waiting = Waiting(transactions, clock, rules.most_waiting)
+        self._unchecked = unchecked
+        self._desks = [
+            _Desk(bool(place), one, Cache(codec, one, clock), Waiting(one, clock, rules.most_waiting))
+            for place, one in enumerate(ledgers.all)
+        ]
 
     @property
     def waiting(self) -> int:
         """How many requests wait for room in a limit now."""
-        return self._waiting.length
+        return sum(desk.waiting.length for desk in self._desks)
 
     async def __call__(self, record: Record) -> Outcome:
         """Deal with one record of the request topic."""
@@ -108,18 +131,25 @@ class Admit:
 
     async def _admit(self, record: Record, request: LlmRequest, caller: Caller | None) -> Outcome:
         """Deal with a request of this caller, or of whom it names where nothing is signed."""
+
+        async def admit(unchecked: bool) -> Outcome:
+            return await self._admit_at(self._desks[unchecked], record, request, caller)
+
+        return await self._ledgers.admit(_key(request["request_id"]), record.timestamp_us, admit)
+
+    async def _admit_at(self, desk: _Desk, record: Record, request: LlmRequest, caller: Caller | None) -> Outcome:
         now = self._clock()
         trace = trace_of(record.headers, request["request_id"])
         body = CONTENT.of(request)
         # Whoever copies a signed record can change the headers that say where an answer goes.
         to = await self._reply_to(request, record.headers if caller is None else [])
         prepared = await self._prepare(request)
-        plan = self._plan(request, prepared, len(record.value or b""), to, now, caller)
+        plan = desk.marked(self._plan(request, prepared, len(record.value or b""), to, now, caller))
         planned: Plan | Hit | LlmResponse = plan
         if isinstance(plan, Plan) and isinstance(prepared, Prepared):
-            planned = await self._cache.look(prepared.request, plan) or plan
+            planned = await desk.cache.look(prepared.request, plan) or plan
         copy_to = None if isinstance(to, NoReplyTo) else to
-        known = _path(request) if isinstance(plan, Plan) and self._rules.refuse_unknown else ()
+        known = _path(request) if isinstance(plan, Plan) and self._rules.refuse_unknown and not desk.unchecked else ()
         if isinstance(planned, Plan):
             entry = self._call_entry(request, body, planned, now, known)
         else:
@@ -133,28 +163,30 @@ class Admit:
             plans[found.plan] = cut
             return found
 
-        admitted = await self._waiting.admit(entry, self._waits_until(request, record), cheaper)
+        admitted = await desk.waiting.admit(entry, self._waits_until(request, record), cheaper)
         why = admitted.refusal
         if why is not None and not isinstance(why, Degraded) and isinstance(plan, Plan):
             now = self._clock()
             refused = pack(self._answered(_refused(request, plans[admitted.plan], why, now), trace, copy_to))
             entry = _answer_entry(request["request_id"], body, request["tenant"], now, refused)
-            admitted = await self._transactions.run(ledger.admit, entry)
+            admitted = await desk.ledger.run(ledger.admit, entry)
             if admitted.kind == "new":
                 self._violated(why)
         if admitted.kind == "other" and times_seen(record.headers):
             # Its caller was told that these bytes cannot be read, and keeps that answer when they can be, later.
             as_bytes = replace(entry, body_hash=hashlib.sha256(record.value or b"").digest())
-            admitted = await self._transactions.run(ledger.admit, as_bytes)
+            admitted = await desk.ledger.run(ledger.admit, as_bytes)
         if admitted.kind == "other":
-            return Emit((self._encoder.response(_reused(request, record), trace, _id_at(record)),))
+            return Emit((self._encoder.response(desk.marked(_reused(request, record)), trace, _id_at(record)),))
+        if admitted.kind == "new" and desk.unchecked:
+            self._unchecked()
         if admitted.answer is not None:
             return Emit(unpack(admitted.answer))
         # A request that was admitted before keeps its plan and the time of its first admission, so that its call is the same event.
         kept = Plan.unpacked(admitted.plan or b"")
         made = request if kept.made is None else self._codec.decode_blocking("LlmRequest", kept.made)
         ready = cast(LlmRequest, made)
-        call = call_of(ready, kept, admitted.admitted_at, copy_to, self._cache.key(ready, kept), admitted.near)
+        call = call_of(ready, kept, admitted.admitted_at, copy_to, desk.cache.key(ready, kept), admitted.near)
         return Emit((self._encoder.call(call, trace),))
 
     def _call_entry(
@@ -250,7 +282,11 @@ class Admit:
             return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
         packed = pack((self._encoder.response(answer, trace),))
         entry = _answer_entry(key, record.value or b"", "default", self._clock(), packed)
-        admitted = await self._transactions.run(ledger.admit, entry)
+
+        async def admit(unchecked: bool) -> ledger.Admitted:
+            return await self._ledgers.of(unchecked=unchecked).run(ledger.admit, entry)
+
+        admitted = await self._ledgers.admit(key, record.timestamp_us, admit)
         if admitted.kind == "other":
             return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
         return Reject(failure["code"], why, unpack(admitted.answer or packed))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from agents.cancel import Cancellation, Cancellations, Cancelled
 from agents.chunks import Chunks, Send
 from agents.hedging import POLL_SECONDS, Hedges
+from agents.ledgers import Ledgers
 from agents.outgoing import Clock, Encoder, decode
 from agents.providers.base import Provider
 from agents.signals import Signals
@@ -23,7 +24,7 @@ from config.prices import Prices
 from config.secrets import CredentialError
 from config.settings import Key
 from config.transactions import Transactions
-from core.attempts import Begin, Ending, Finished, Left, Lost, Moved, Wait, attempt_id
+from core.attempts import FIRST_UNCHECKED, Begin, Ending, Finished, Left, Lost, Moved, Wait, attempt_id
 from core.errors import ProviderError, error
 from core.facts import Attempt
 from core.fallback import Again, Next, Tried, after_lost, at_candidate, next_candidate, next_move, tried_so_far
@@ -62,13 +63,13 @@ class Complete:
     """
 
     def __init__(
-        self, codec: Codec, transactions: Transactions, name: str, provider: Provider, rules: CompleteRules,
+        self, codec: Codec, ledgers: Ledgers, name: str, provider: Provider, rules: CompleteRules,
         prices: Callable[[], Prices], keyring: Keyring, signals: Signals, clock: Clock, owner: str,
         call_ended: Callable[[LlmUsage], None], send: Send, cancellations: Cancellations,
     ) -> None:  # fmt: skip
         self._codec = codec
         self._encoder = Encoder(codec, "complete", clock)
-        self._transactions = transactions
+        self._ledgers = ledgers
         self._provider = provider
         self._name = name
         self._rules = rules
@@ -80,7 +81,7 @@ class Complete:
         self._call_ended = call_ended
         self._send = send
         self._cancellations = cancellations
-        self._hedges = Hedges(transactions, self._encoder, send)
+        self._hedges = Hedges(ledgers, self._encoder, send)
         self.slots_in_use = 0
         self._slots = asyncio.Semaphore(rules.concurrency)
         self._running: dict[str, asyncio.Future[None]] = {}
@@ -127,7 +128,7 @@ class Complete:
                     return Reject(
                         "pipeline_not_admitted",
                         f"The ledger has no admission of request {call['request']['request_id']}; "
-                        "check that every stage uses the same MILLSTREAM_DATABASE_URL.",
+                        "check that every stage uses the same MILLSTREAM_DATABASE_URL and MILLSTREAM_SPARE_DATABASE_URL.",
                     )
             at = self._clock()
             fact = turn.usage(call, at, self._prices())
@@ -137,7 +138,7 @@ class Complete:
                 answer = turn.answer(call, fact, at) if move is None else None
                 came_to, events = await self._store(call, turn, fact, answer, move, trace)
                 if came_to == "changed":
-                    now = await self._transactions.run(ledger.calls_of, call["request"]["request_id"])
+                    now = await self._ledger(call).run(ledger.calls_of, call["request"]["request_id"])
                     turn = replace(turn, ended=now.ended, open=now.open - 1)
             if came_to == "refused":
                 continue  # The ledger has moved on without this worker; it says what stands now.
@@ -149,6 +150,9 @@ class Complete:
             if isinstance(move, Again) and repair is None:
                 with suppress(Cancelled):
                     await cancellation.unless(asyncio.sleep(move.wait))
+
+    def _ledger(self, call: LlmCall) -> Transactions:
+        return self._ledgers.of(unchecked=call["unchecked"])
 
     def _pick(self, call: LlmCall, limited: str | None = None) -> Picked:
         """The key for a call, none that rests, nor the one that was just limited, while there is another."""
@@ -174,7 +178,7 @@ class Complete:
         now = self._clock()
         if picked.rests_until > now or not self._signals.may_begin(self._name, call["model"], picked.credential_id):
             passed = ledger.End(request["request_id"], self._owner, now, None, None, move_to=following)
-            await self._transactions.run(ledger.end, passed)
+            await self._ledger(call).run(ledger.end, passed)
 
     async def _tell(self, call: LlmCall, turn: Turn, fact: LlmUsage) -> None:
         """Let everybody know how a call ended."""
@@ -219,8 +223,12 @@ class Complete:
             repair is not None,
             request["max_attempts"],
             self._beside(call, picked),
+            FIRST_UNCHECKED if call["unchecked"] else 1,
         )
-        started = await self._transactions.run(ledger.start, start)
+        started = await self._ledger(call).run(ledger.start, start)
+        if started.step is None and call["unchecked"]:
+            # It is through, and was carried over.
+            started = await self._ledgers.main.run(ledger.start, start)
         turn = Turn(started, duty, None, None, ended=started.ended)
         match started.step:
             case Begin(number, reason):
@@ -314,7 +322,7 @@ class Complete:
             call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost, move_to, cached,
             answer is not None and answer["outcome"] == "completed", (len(turn.ended), turn.open),
         )  # fmt: skip
-        came_to = await self._transactions.run(ledger.end, end)
+        came_to = await self._ledger(call).run(ledger.end, end)
         return came_to, (*usages, *answers) if came_to == "recorded" else usages
 
     def _answer(

@@ -9,9 +9,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 
 from agents.cancel import Cancellation
 from agents.chunks import Chunks, Send
+from agents.ledgers import Ledgers
 from agents.outgoing import Encoder
 from config import ledger
-from config.transactions import Transactions
 from core.errors import error
 from core.fallback import at_candidate
 from schemas.events import LlmCall
@@ -23,8 +23,8 @@ POLL_SECONDS = 0.25
 class Hedges:
     """Publishes hedges as calls for other lanes, and asks the ledger whether another call has answered."""
 
-    def __init__(self, transactions: Transactions, encoder: Encoder, send: Send) -> None:
-        self._transactions = transactions
+    def __init__(self, ledgers: Ledgers, encoder: Encoder, send: Send) -> None:
+        self._ledgers = ledgers
         self._encoder = encoder
         self._send = send
 
@@ -62,8 +62,9 @@ class Hedges:
                 return
             hedge: LlmCall = {**at_candidate(call, to), "beside": number}
             await self._send((self._encoder.call(hedge, trace),))
+        of_request = self._ledgers.of(unchecked=call["unchecked"])
         while True:
-            if (await self._transactions.run(ledger.calls_of, call["request"]["request_id"])).answered:
+            if (await of_request.run(ledger.calls_of, call["request"]["request_id"])).answered:
                 break
             await asyncio.sleep(POLL_SECONDS)
         cancellation.break_off(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import cast
 
+from agents.ledgers import Ledgers
 from agents.outgoing import decode
 from config import settling
-from config.transactions import Transactions
 from core.outcome import Drop, Emit, Outcome, Record, Reject
 from core.pricing import TOKEN_CLASSES
 from schemas.codec import Codec, Undecodable
@@ -16,9 +16,9 @@ from schemas.events import LlmUsage
 class Meter:
     """The meter stage."""
 
-    def __init__(self, codec: Codec, transactions: Transactions) -> None:
+    def __init__(self, codec: Codec, ledgers: Ledgers) -> None:
         self._codec = codec
-        self._transactions = transactions
+        self._ledgers = ledgers
 
     async def __call__(self, record: Record) -> Outcome:
         """Deal with one record of the usage topic."""
@@ -33,18 +33,21 @@ class Meter:
                 usage["attempt_id"], usage["tenant"], usage["admitted_at"], usage["cost_nano_usd"] or 0,
                 -(usage["reserved_nano_usd"] or 0),
             )  # fmt: skip
-            moved = await self._transactions.run(settling.adjust, adjustment)
+            moved = await self._ledgers.main.run(settling.adjust, adjustment)
             return Emit(()) if moved else Drop(f"adjustment {usage['attempt_id']} was settled before")
         settlement = settling.Settlement(
             usage["request_id"], usage["attempt"], usage["cost_nano_usd"], usage["reserved_nano_usd"] or 0,
             _tokens(cast(LlmUsage, usage)), f"{usage['provider']}/{usage['model']}", usage["finished_at"],
         )  # fmt: skip
-        settled = await self._transactions.run(settling.settle, settlement)
+        settled = await self._ledgers.of(unchecked=usage["unchecked"]).run(settling.settle, settlement)
+        if settled is None and usage["unchecked"]:
+            # It was settled before, and carried over.
+            settled = await self._ledgers.main.run(settling.settle, settlement)
         if settled is None:
             return Reject(
                 "pipeline_unknown_attempt",
                 f"The ledger does not know attempt {usage['attempt']} of request {usage['request_id']}; "
-                "check that every stage uses the same MILLSTREAM_DATABASE_URL.",
+                "check that every stage uses the same MILLSTREAM_DATABASE_URL and MILLSTREAM_SPARE_DATABASE_URL.",
             )
         return Emit(()) if settled else Drop(f"attempt {usage['attempt_id']} was settled before")
 

@@ -225,7 +225,7 @@ def call_of(
     """The call of a request to its first candidate, whose answer is kept under `cache_key`; `near` are limits nearly used up."""
     until = None if cache_key is None else admitted_at + (plan.cache_seconds or 0) * 1_000_000
     call = {
-        "request": request, **plan.fields, "beside": None, "admitted_at": admitted_at, "cache_key": cache_key,
+        "request": request, "unchecked": False, **plan.fields, "beside": None, "admitted_at": admitted_at, "cache_key": cache_key,
         "cache_until": until, "reply_to": reply_to, "near_limits": list(near),
     }  # fmt: skip
     return at_candidate(cast(LlmCall, call), 0)

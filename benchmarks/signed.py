@@ -23,6 +23,7 @@ from sqlalchemy import Engine
 
 from agents.admit import Admit, AdmitRules
 from agents.callers import AsTheySay, Callers, SignedCallers
+from agents.ledgers import Ledgers
 from agents.planning import Planner
 from benchmarks.figures import spread
 from benchmarks.machine import machine
@@ -96,7 +97,7 @@ async def _round(engine: Engine, callers: Callers, keys: Sequence[str]) -> float
         return None
 
     stage = Admit(
-        codec, transactions, lambda: tasks, Planner(lambda: registry, dict, settings.models, 4_096),
+        codec, Ledgers(transactions), lambda: tasks, Planner(lambda: registry, dict, settings.models, 4_096),
         AdmitRules(settings.max_request_bytes, (), 60), no_partitions, _now, callers,
     )  # fmt: skip
     took = 0.0

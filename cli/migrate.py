@@ -35,17 +35,11 @@ def migrate(settings: Settings) -> list[str]:
     if settings.schema_registry_url is not None:
         open_codec(settings)
         lines.append(f"Schema registry: schemas registered at {settings.schema_registry_url}.")
-    engine = open_database(settings.database_url)
-    try:
-        create_tables(engine)
-    except SQLAlchemyError as error:
-        raise CommandError(
-            f"The ledger's database at {engine.url.render_as_string()} cannot be used ({_first_line(error)}); "
-            "start it or set MILLSTREAM_DATABASE_URL."
-        ) from None
-    finally:
-        engine.dispose()
-    lines.append(f"Ledger: tables ready in {engine.url.render_as_string()}.")
+    lines.append(f"Ledger: tables ready in {_tables(settings.database_url, 'ledger', 'MILLSTREAM_DATABASE_URL')}.")
+    if (spare := settings.spare_database_url) is not None:
+        lines.append(
+            f"Spare ledger: tables ready in {_tables(spare, 'spare ledger', 'MILLSTREAM_SPARE_DATABASE_URL')}."
+        )
     try:
         version = migrate_clickhouse(settings)
     except Exception as error:
@@ -55,6 +49,21 @@ def migrate(settings: Settings) -> list[str]:
         ) from None
     lines.append(f"ClickHouse: schema version {version} in database {settings.clickhouse_database}.")
     return lines
+
+
+def _tables(url: str, whose: str, setting: str) -> str:
+    """Where the tables are that this brought to the present version."""
+    engine = open_database(url)
+    where = engine.url.render_as_string()
+    try:
+        create_tables(engine)
+    except SQLAlchemyError as error:
+        raise CommandError(
+            f"The {whose}'s database at {where} cannot be used ({_first_line(error)}); start it or set {setting}."
+        ) from None
+    finally:
+        engine.dispose()
+    return where
 
 
 def _first_line(error: Exception) -> str:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import argparse
 import logging
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvloop
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from cli import kafka
 from cli.errors import CommandError
 from cli.stackfile import stack_settings
 from config.credentials import check_keys, stored_credentials
-from config.database import open_database
+from config.database import open_database, reading
 from config.issued_keys import issued_keys
 from config.key_encryption import encryption_keys
 from config.registry import lanes
 from config.registry_entries import RegistryInvalid
 from config.settings import Settings
 from config.snapshot import read_registry
+from config.upgrade import refuse_other_schema
 from core.registry import Registry
 from core.topics import CHUNKS, CONTROL
 
@@ -63,17 +67,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _need_database(settings: Settings) -> Registry:
-    """The registry as it stands; `CommandError` when the database cannot be used as it is."""
-    engine = open_database(settings.database_url)
-    try:
+    """The registry as it stands; `CommandError` when a database cannot be used as it is."""
+    if settings.spare_database_url is not None:
+        with _using(settings.spare_database_url, "spare ledger", "MILLSTREAM_SPARE_DATABASE_URL") as engine:
+            with reading(engine) as db:
+                refuse_other_schema(db)
+    with _using(settings.database_url, "ledger", "MILLSTREAM_DATABASE_URL") as engine:
         registry = read_registry(engine, settings)
         kept = [*stored_credentials(engine), *(issued_keys(engine) if settings.trust == "signed" else ())]
         check_keys(kept, encryption_keys(settings.key_encryption))
         return registry
+
+
+@contextmanager
+def _using(url: str, whose: str, setting: str) -> Iterator[Engine]:
+    engine = open_database(url)
+    try:
+        yield engine
     except SQLAlchemyError as error:
         raise CommandError(
-            f"The ledger's database at {engine.url.render_as_string()} cannot be reached ({type(error).__name__}); "
-            "start it or set MILLSTREAM_DATABASE_URL."
+            f"The {whose}'s database at {engine.url.render_as_string()} cannot be reached ({type(error).__name__}); "
+            f"start it or set {setting}."
         ) from None
     except RegistryInvalid as why:
         raise CommandError(str(why)) from None

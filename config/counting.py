@@ -157,6 +157,19 @@ def reserve(
     return results
 
 
+def unheld(db: Connection, limits: Limits, admitted: Sequence[tuple[Asking, int, int]]) -> list[list[Charge]]:
+    """The charges of requests for which nothing was held, beyond a limit too: each admitted at its time, and how many it counts as."""
+    counts = [limits.counts(asking, at) for asking, at, _ in admitted]
+    _locked(db, {(*count.key, count.begins): count for found in counts for count in found}.values())
+    charges = [[Charge(*c.key, c.begins, c.limit.meter, 0, c.limit.model) for c in found] for found in counts]
+    moves = _Moves()
+    for (_, _, requests), found in zip(admitted, charges, strict=True):
+        for charge in found:
+            moves.add(charge.place, requests if charge.meter == "requests" else 0, 0)
+    moves.make(db)
+    return charges
+
+
 def settle(db: Connection, limits: Limits, spent: Iterable[Spent], back: Iterable[Charge], now: int) -> None:
     """Count what calls used, and give back what requests that go on hold no more."""
     moves = _Moves()

@@ -94,6 +94,8 @@ class Start:
     most_attempts: int | None = None
     #: The number of the open call beside which this one is made.
     beside: int | None = None
+    #: The number of the request's first call.
+    first: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +300,7 @@ def calls_of(db: Connection, ids: Sequence[str]) -> list[Calls]:
 
 
 def _step(entry: Start, request: Row[Any], rows: list[Row[Any]], alive: set[str]) -> Step:
-    state = _state(request, rows, alive)
+    state = _state(entry, request, rows, alive)
     if entry.beside is not None:
         own = next((row for row in rows if row.reason == "hedge" and row.candidate == entry.candidate), None)
         late_open = bool(rows) and rows[-1].number == entry.beside and rows[-1].ended_at is None
@@ -312,13 +314,15 @@ def _step(entry: Start, request: Row[Any], rows: list[Row[Any]], alive: set[str]
     )  # fmt: skip
 
 
-def _state(request: Row[Any], rows: list[Row[Any]], alive: set[str]) -> CallState:
+def _state(entry: Start, request: Row[Any], rows: list[Row[Any]], alive: set[str]) -> CallState:
     # A hedge is beside the others until its candidate has the turn.
     own = [row for row in rows if row.reason != "hedge" or row.candidate == request.candidate]
     last = own[-1] if own else None
     lost = bool(last is not None and last.ended_at is not None and last.lost)
     here = sum(row.candidate == request.candidate for row in rows)
-    return CallState(request.answer is not None, len(rows), _open(last, alive), lost, request.candidate, here)
+    return CallState(
+        request.answer is not None, len(rows), _open(last, alive), lost, request.candidate, here, entry.first
+    )
 
 
 def _open(row: Row[Any] | None, alive: set[str]) -> OpenAttempt | None:

@@ -76,6 +76,9 @@ class Settings(KafkaSettings, BaseSettings):
     clickhouse_url: str = "http://127.0.0.1:8123"
     clickhouse_database: str = "millstream"
     database_url: str = "sqlite:///millstream.db"
+    #: A second ledger, which admits requests unchecked while the ledger has been away for longer than `spare_after_seconds`.
+    spare_database_url: str | None = None
+    spare_after_seconds: Seconds = 5.0
     #: Where the keys are that encrypt the credentials in the database; see `config.key_encryption`.
     key_encryption: str | None = None
 

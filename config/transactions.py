@@ -24,7 +24,8 @@ LONGEST_PAUSE = 5.0
 class Transactions:
     """Group entries that arrive close together into one transaction: up to `most` of them, or what `linger` seconds bring.
 
-    While the database is away, entries wait and are tried again; every ledger operation may be repeated safely.
+    While the database is away, entries wait and are tried again; every ledger operation may be repeated safely. One whose
+    caller is cancelled before its transaction begins is not run.
     """
 
     def __init__(
@@ -40,6 +41,13 @@ class Transactions:
         self._full = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._task: asyncio.Task[None] | None = None
+        self._heard_at = time.time_ns() // 1_000
+        self._asked: float | None = None
+
+    def away_since(self, patience: float) -> int | None:
+        """When the database was last heard of, in microseconds since 1970, if it has not answered for `patience` seconds."""
+        asked = self._asked
+        return None if asked is None or time.monotonic() - asked <= patience else self._heard_at
 
     async def run(self, operation: Operation[E, R], entry: E) -> R:
         """The operation's result for one entry, once the transaction that holds it is committed."""
@@ -73,6 +81,7 @@ class Transactions:
                         await self._full.wait()
                 except TimeoutError:
                     pass
+            self._waiting = [waiting for waiting in self._waiting if not waiting[2].done()]
             batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             if not self._waiting:
                 self._arrived.clear()
@@ -102,23 +111,33 @@ class Transactions:
 
     async def _until_reached(self, work: list[tuple[Any, list[Any]]]) -> list[Sequence[Any]]:
         pause = 0.05
-        while True:
-            try:
-                return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
-            except (OperationalError, InterfaceError) as error:
-                LOG.warning(
-                    "The ledger's database failed (%s); trying again in %.1f s.", type(error.orig).__name__, pause
-                )
+        try:
+            while True:
+                # None again where another transaction was taken meanwhile.
+                self._asked = self._asked or time.monotonic()
+                try:
+                    return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+                except (OperationalError, InterfaceError) as error:
+                    why = type(error.orig).__name__
+                    LOG.warning("The ledger's database failed (%s); trying again in %.1f s.", why, pause)
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
+        finally:
+            self._asked = None
 
     def _transact(self, work: list[tuple[Any, list[Any]]]) -> list[Sequence[Any]]:
         began = time.perf_counter()
         with self._engine.begin() as db:
             results = [operation(db, entries) for operation, entries in work]
+        self._heard()
         self._done(sum(len(entries) for _, entries in work), time.perf_counter() - began)
         return results
 
     def _alone(self, function: Callable[..., R], arguments: tuple[Any, ...]) -> R:
         with self._engine.begin() as db:
-            return function(db, *arguments)
+            result = function(db, *arguments)
+        self._heard()
+        return result
+
+    def _heard(self) -> None:
+        self._heard_at, self._asked = time.time_ns() // 1_000, None

@@ -8,6 +8,10 @@ from typing import Literal
 
 from schemas.events import AttemptReason, Error
 
+#: The number of the first call of a request that the spare ledger admitted; one that the ledger knows too, since it was sent again
+#: while that was away, so has calls that are told apart.
+FIRST_UNCHECKED = 1_001
+
 
 def attempt_id(request_id: str, number: int) -> str:
     """The id of a request's n-th provider call: UUID version 5 in the namespace of the request id."""
@@ -30,7 +34,7 @@ class CallState:
     """What the ledger knows of a request when its call reaches the lane.
 
     `candidate` is the place of the model whose turn it is, `here` the number of calls made to it, `attempts` to any. `open` and
-    `last_lost` are of the calls whose turn it is or was, not of a hedge beside them.
+    `last_lost` are of the calls whose turn it is or was, not of a hedge beside them. `first` is the number of the first call.
     """
 
     done: bool
@@ -39,6 +43,12 @@ class CallState:
     last_lost: bool
     candidate: int = 0
     here: int = 0
+    first: int = 1
+
+    @property
+    def next(self) -> int:
+        """The number of the next call."""
+        return self.first + self.attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +142,8 @@ def next_step(
     if deadline is not None and now >= deadline:
         return Expire()
     if state.attempts == 0:
-        return Begin(1, "first")
-    return Begin(state.attempts + 1, _reason(state, repair))
+        return Begin(state.next, "first")
+    return Begin(state.next, _reason(state, repair))
 
 
 def hedge_step(
@@ -149,7 +159,7 @@ def hedge_step(
     in_time = deadline is None or now < deadline
     if hedge.begun or state.done or not hedge.late_open or state.candidate >= candidate or not in_time:
         return Left()
-    return Begin(state.attempts + 1, "hedge")
+    return Begin(state.next, "hedge")
 
 
 def ending(

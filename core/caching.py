@@ -45,7 +45,7 @@ def hit(call: LlmCall, kept: LlmResponse, saved_nano: int | None, at: int) -> Hi
         **{name: cast(dict[str, Any], kept)[name] for name in TAKEN},
         "cost_status": "cached", "admitted_at": call["admitted_at"], "route": call["route"], "decisions": call["decisions"],
         "complexity": call["complexity"], "prompt_version": call["prompt_version"],
-        "cached_from": kept["request_id"] if own else "shared",
+        "cached_from": kept["request_id"] if own else "shared", "unchecked": call["unchecked"],
     }  # fmt: skip
     event_id = str(uuid.uuid5(uuid.UUID(request["request_id"]), "cached"))
     served = cast(LlmCall, {**call, "provider": kept["provider"], "model": kept["model"], "reserved_nano_usd": None})

@@ -115,6 +115,7 @@ def usage(
         credential_id=None,
         credential_owner="platform",
         saved_nano_usd=None,
+        unchecked=call["unchecked"],
     )
     return cast(LlmUsage, fact)
 
@@ -153,6 +154,7 @@ def response(
         prompt_version=call["prompt_version"],
         downgraded_from=call["downgraded_from"],
         near_limits=call["near_limits"],
+        unchecked=call["unchecked"],
     )
     return cast(LlmResponse, answer)
 
@@ -188,6 +190,7 @@ def refusal(request: LlmRequest, outcome: Outcome, failure: Error | None, finish
         cached_from=None,
         downgraded_from=None,
         near_limits=[],
+        unchecked=False,
     )
     return cast(LlmResponse, answer)
 

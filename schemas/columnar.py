@@ -31,7 +31,7 @@ class Table:
     """Reads the columns of one record schema, which is without logical types.
 
     Raises TypeError for a schema with a type that only a reader of single values knows: arrays, bytes, floating point numbers,
-    booleans, maps of anything but strings and unions other than of null and one such type.
+    maps of anything but strings and unions other than of null and one such type.
     """
 
     def __init__(self, schema: Any) -> None:
@@ -61,11 +61,16 @@ class _Walk:
         self.text = joined.decode("latin-1")
         self.high_before = np.concatenate((np.zeros(1, np.int32), np.cumsum(self.bytes >= 0x80, dtype=np.int32)))
 
-    def longs(self, rows: Places) -> Places:
-        """The next integer of these values."""
+    def places(self, rows: Places) -> Places:
+        """Where these values go on."""
         at = self.at[rows]
         if at.size and at.max() >= len(self.joined):
             raise _Odd
+        return at
+
+    def longs(self, rows: Places) -> Places:
+        """The next integer of these values."""
+        at = self.places(rows)
         read = self.bytes[at]
         found = (read & 0x7F).astype(np.uint64)
         more = np.flatnonzero(read >= 0x80)
@@ -124,6 +129,16 @@ class _Int(_Scalar):
         if (found != found.astype(np.int32)).any():
             raise _Odd
         return list(found.tolist())
+
+
+class _Boolean(_Scalar):
+    def values(self, walk: _Walk, rows: Places) -> Values:
+        at = walk.places(rows)
+        walk.at[rows] = at + 1
+        read = walk.bytes[at]
+        if (read > 1).any():
+            raise _Odd
+        return list(read.astype(bool).tolist())
 
 
 class _Text(_Scalar):
@@ -204,6 +219,8 @@ def _reader(schema: Any, path: str, named: dict[str, Any]) -> _Scalar | _Record:
             return _Long(path)
         case "int":
             return _Int(path)
+        case "boolean":
+            return _Boolean(path)
         case "string":
             return _Text(path)
         case {"type": "enum"}:

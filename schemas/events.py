@@ -501,6 +501,10 @@ class LlmResponse(TypedDict):
     """
     Limits of the request's tenant, project, user and key that were nearly used up when it was admitted.
     """
+    unchecked: bool
+    """
+    Whether the request was admitted by the spare ledger, unchecked against limits and energy, since the ledger was away.
+    """
 
 
 class Candidate(TypedDict):
@@ -633,6 +637,10 @@ class LlmCall(TypedDict):
     reply_to: ReplyTo | None
     """
     Where a copy of the answer goes, beside the response topic.
+    """
+    unchecked: bool
+    """
+    Whether the request was admitted by the spare ledger, unchecked against limits and energy, since the ledger was away. That ledger has its calls, then.
     """
 
 
@@ -855,6 +863,10 @@ class LlmUsage(TypedDict):
     saved_nano_usd: int | None
     """
     What the answer had cost that the response cache served again, in nano-USD; null for a call.
+    """
+    unchecked: bool
+    """
+    Whether the request was admitted by the spare ledger, unchecked against limits and energy, since the ledger was away. Its calls are numbered from 1,001 then.
     """
 
 

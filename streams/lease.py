@@ -7,23 +7,25 @@ import logging
 import time
 
 from config import upkeep
+from config.transactions import Transactions
 from streams.tools import Tools
 
 LOG = logging.getLogger("millstream.worker")
 
 
 class Lease:
-    """This worker's entry in the ledger; also the proof that the ledger answers."""
+    """This worker's entry in a ledger; also the proof that the ledger answers."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: Tools, ledger: Transactions) -> None:
         self._tools = tools
+        self._ledger = ledger
         self._seconds = tools.settings.lease_seconds
         self._renewed = time.monotonic()
 
     async def renew(self) -> None:
         """State that the worker lives."""
         until = self._tools.clock() + int(self._seconds * 1_000_000)
-        await self._tools.transactions.call(upkeep.heartbeat, self._tools.owner, until)
+        await self._ledger.call(upkeep.heartbeat, self._tools.owner, until)
         self._renewed = time.monotonic()
 
     async def keep(self) -> None:
@@ -37,7 +39,7 @@ class Lease:
 
     async def end(self) -> None:
         """State that the worker is gone."""
-        await self._tools.transactions.call(upkeep.leave, self._tools.owner)
+        await self._ledger.call(upkeep.leave, self._tools.owner)
 
     def run_out(self) -> bool:
         """Whether the ledger has not answered for as long as a lease lasts."""

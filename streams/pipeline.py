@@ -62,8 +62,8 @@ def admit(tools: Tools, _: Send) -> Handler:
     files = Tasks.load(s)
     tasks = following(tools.registry, lambda registry: files.with_stored(registry.tasks))
     stage = Admit(
-        tools.codec, tools.transactions, tasks, planner, rules, partitions, tools.clock, tools.callers,
-        tools.metrics.quota.violated,
+        tools.codec, tools.ledgers, tasks, planner, rules, partitions, tools.clock, tools.callers,
+        tools.metrics.quota.violated, tools.metrics.quota.unchecked,
     )  # fmt: skip
     tools.metrics.quota.add_admission(lambda: stage.waiting)
     return stage
@@ -79,7 +79,7 @@ def complete(name: str, tools: Tools, send: Send) -> Handler:
     tools.at_exit.push_async_callback(called.close)
     prices = following(tools.registry, partial(Prices, default=s.default_price))
     stage = Complete(
-        tools.codec, tools.transactions, name, called, rules, prices, tools.keyring, tools.signals, tools.clock,
+        tools.codec, tools.ledgers, name, called, rules, prices, tools.keyring, tools.signals, tools.clock,
         tools.owner, tools.metrics.calls.ended, send, tools.cancellations,
     )  # fmt: skip
     tools.metrics.add_lane(name, most, lambda: stage.slots_in_use)
@@ -87,7 +87,7 @@ def complete(name: str, tools: Tools, send: Send) -> Handler:
 
 
 def meter(tools: Tools, _: Send) -> Handler:
-    return Meter(tools.codec, tools.transactions)
+    return Meter(tools.codec, tools.ledgers)
 
 
 ADMIT = Stage("millstream-admit", REQUESTS, admit)

@@ -39,6 +39,10 @@ class QuotaMetrics:
             "provider_quota_violations_total", "Requests refused by a limit, by the refusal's code and what was short.",
             ("code", "meter"), registry=registry,
         ).labels)  # fmt: skip
+        self._unchecked = Counter(
+            "millstream_unchecked_requests_total", "Requests that the spare ledger admitted while the ledger was away.",
+            registry=registry,
+        )  # fmt: skip
         self._waiting = Gauge(
             "millstream_waiting_requests", "Requests that wait for room in a limit.", registry=registry
         )
@@ -61,6 +65,10 @@ class QuotaMetrics:
         """A request was refused."""
         limit = why.count.limit.meter if isinstance(why, Refusal) else None
         self._violations(why.error["code"], limit or ("energy" if isinstance(why, Short) else "account")).inc()
+
+    def unchecked(self) -> None:
+        """A request was admitted by the spare ledger."""
+        self._unchecked.inc()
 
     def show(self, accounts: Iterable[Money]) -> None:
         """The accounts of now in place of those of before."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from agents.callers import AsTheySay, Callers, SignedCallers
 from agents.cancel import Cancellations
+from agents.ledgers import Ledgers
 from agents.outgoing import Clock
 from agents.signals import Signals
 from agents.standings import Standings
@@ -34,7 +35,7 @@ class Tools:
 
     settings: Settings
     codec: Codec
-    transactions: Transactions
+    ledgers: Ledgers
     clock: Clock
     owner: str
     metrics: Metrics
@@ -46,6 +47,11 @@ class Tools:
     callers: Callers
     cancellations: Cancellations
     at_exit: AsyncExitStack
+
+    @property
+    def transactions(self) -> Transactions:
+        """Transactions of the ledger, whose database is the registry's too."""
+        return self.ledgers.main
 
     def registry(self) -> Registry:
         """The registry to work by now."""
@@ -61,9 +67,11 @@ def open_tools(settings: Settings, codec: Codec, refused: Callable[[Sequence[str
     """The tools of this process under a new owner id; `refused` hears what keeps a changed registry from being used."""
     metrics, owner = Metrics(), str(uuid.uuid4())
     engine = open_database(settings.database_url)
-    transactions = Transactions(
-        engine, settings.ledger_batch_max, settings.ledger_linger_seconds, metrics.transaction_done
-    )
+    batches = settings.ledger_batch_max, settings.ledger_linger_seconds
+    transactions = Transactions(engine, *batches, metrics.transaction_done)
+    spare = None
+    if settings.spare_database_url is not None:
+        spare = Transactions(open_database(settings.spare_database_url), *batches)
     rule = BreakerRule(
         window_us=int(settings.breaker_window_seconds * 1_000_000),
         open_us=int(settings.breaker_open_seconds * 1_000_000),
@@ -81,7 +89,7 @@ def open_tools(settings: Settings, codec: Codec, refused: Callable[[Sequence[str
         return registry
 
     tools = Tools(
-        settings, codec, transactions, now_us, owner, metrics,
+        settings, codec, Ledgers(transactions, spare, settings.spare_after_seconds), now_us, owner, metrics,
         Snapshot(read, settings.registry_refresh_seconds, refused), keyring, signals,
         Standings(
             transactions, signals, now_us, lambda heard: metrics.routing.standings_heard(heard, signals.states())

@@ -12,9 +12,10 @@ from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
 from agents.outgoing import Encoder
-from config import answers, upkeep
+from config import answers, spare, upkeep
 from config.schema_registry import open_codec
 from config.settings import Settings
+from config.transactions import Transactions
 from core.alerts import registry_refused
 from schemas.codec import Codec
 from streams.control import Control
@@ -31,6 +32,7 @@ from streams.tools import Tools, open_tools
 LOG = logging.getLogger("millstream.worker")
 PURGE_SECONDS = 3_600.0
 EXPIRE_SECONDS = 30.0
+CARRY_SECONDS = 2.0
 STOP_SECONDS = 15.0
 
 
@@ -61,13 +63,13 @@ class _Worker:
         await tools.snapshot.start()
         tools.metrics.routing.add_registry(tools.snapshot.age)
         running += [Running(stage, tools, self._fail) for stage in stages]
-        lease = self._lease = Lease(tools)
+        leases = self._leases = [Lease(tools, one) for one in tools.ledgers.all]
         if port := self._settings.metrics_port:
             page = await serve(
-                self._settings.metrics_host, port, tools.metrics.registry, lambda: _problem(running, lease)
+                self._settings.metrics_host, port, tools.metrics.registry, lambda: _problem(running, leases)
             )
             tools.at_exit.push_async_callback(page.cleanup)
-        await lease.renew()
+        await asyncio.gather(*(lease.renew() for lease in leases))
         self._beside += [asyncio.create_task(duty) for duty in self._duties()]
         await asyncio.gather(*(one.app.start() for one in running))
         _collect_rarely()
@@ -83,14 +85,15 @@ class _Worker:
         await asyncio.gather(*self._beside, return_exceptions=True)
         with contextlib.suppress(Exception):
             async with asyncio.timeout(2.0):
-                await self._lease.end()
                 await self._tools.at_exit.aclose()
+                await asyncio.gather(*(lease.end() for lease in self._leases))
         if hung:
             # What is left of it may join its groups again when Kafka is back, and take partitions that it never reads.
             LOG.error("The Kafka clients did not stop within %g s; the process ends without them.", STOP_SECONDS)
             logging.shutdown()
             os._exit(1)
-        await self._tools.transactions.close()
+        for ledger in self._tools.ledgers.all:
+            await ledger.close()
         return 1 if self._failures else 0
 
     def _fail(self, why: str) -> None:
@@ -106,7 +109,8 @@ class _Worker:
     def _duties(self) -> Iterator[Coroutine[Any, Any, None]]:
         """What runs beside the stages of this process."""
         tools = self._tools
-        yield self._lease.keep()
+        for lease in self._leases:
+            yield lease.keep()
         yield watch(self._running, self._fail)
         yield Control(self._settings, self._codec, tools.cancellations, tools.snapshot.refresh_now).run()
         yield tools.standings.run()
@@ -117,8 +121,11 @@ class _Worker:
             yield keep_accounts(tools)
             yield limit_alerts(tools, self._running[0].publisher.publish).run()
             yield spend_alerts(tools, self._running[0].publisher.publish).run()
-            yield _expire(tools)
+            for ledger in tools.ledgers.all:
+                yield _expire(tools, ledger)
             yield _purge(tools)
+            if tools.ledgers.spare is not None:
+                yield _carry(tools.ledgers.spare, tools)
 
     async def _drain(self) -> None:
         seconds = self._settings.drain_seconds
@@ -143,9 +150,9 @@ def _collect_rarely() -> None:
     gc.set_threshold(100_000, 20, 50)
 
 
-def _problem(running: Sequence[Running], lease: Lease) -> str | None:
+def _problem(running: Sequence[Running], leases: Sequence[Lease]) -> str | None:
     """Why the worker is not ready, None when it is."""
-    if lease.run_out():
+    if all(lease.run_out() for lease in leases):
         return "The ledger's database does not answer; see MILLSTREAM_DATABASE_URL."
     waiting = [one.name for one in running if not one.reads_partitions()]
     if waiting:
@@ -153,11 +160,11 @@ def _problem(running: Sequence[Running], lease: Lease) -> str | None:
     return None
 
 
-async def _expire(tools: Tools) -> None:
+async def _expire(tools: Tools, ledger: Transactions) -> None:
     while True:
         await asyncio.sleep(EXPIRE_SECONDS)
         with contextlib.suppress(Exception):
-            expired = await tools.transactions.call(upkeep.expire, tools.clock())
+            expired = await ledger.call(upkeep.expire, tools.clock())
             if expired:
                 LOG.warning("What was held for %d requests that nobody works on any more is given back.", expired)
 
@@ -166,5 +173,18 @@ async def _purge(tools: Tools) -> None:
     while True:
         await asyncio.sleep(PURGE_SECONDS)
         with contextlib.suppress(Exception):
+            # What the spare ledger has of requests, it keeps until that is carried over.
             await tools.transactions.call(upkeep.purge, tools.clock(), tools.settings.ledger_keep_days)
-            await tools.transactions.call(answers.forget, tools.clock())
+            for ledger in tools.ledgers.all:
+                await ledger.call(answers.forget, tools.clock())
+
+
+async def _carry(away: Transactions, tools: Tools) -> None:
+    """Carry what the spare ledger admitted over into the ledger whenever that can be reached."""
+    while True:
+        await asyncio.sleep(CARRY_SECONDS)
+        with contextlib.suppress(Exception):
+            while carried := await away.call(spare.through):
+                await tools.transactions.call(spare.adopt, carried, tools.clock())
+                await away.call(spare.leave, carried)
+                LOG.warning("%d requests that were admitted unchecked are carried over into the ledger.", len(carried))

@@ -37,7 +37,7 @@ def call(**changes: Any) -> LlmCall:
         request=asked, provider=provider, model=model, max_output_tokens=100, admitted_at=NOON + 1_000,
         reserved_nano_usd=1_000_000, route=None, candidates=[], candidate=0, decisions=[], fall_back_on=[],
         complexity=None, prompt_version=None, cache_key=None, cache_until=None, reply_to=None,
-        downgraded_from=None, near_limits=[],
+        downgraded_from=None, near_limits=[], unchecked=False,
     )  # fmt: skip
 
 

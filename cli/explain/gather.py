@@ -35,15 +35,26 @@ def gather(settings: Settings, request_id: str, bodies: bool, now: int) -> Known
 
 
 def _held(settings: Settings, request_id: str, now: int, problems: list[str]) -> Held | None:
-    engine = open_database(settings.database_url)
+    """What the ledger has of the request, or the spare one."""
+    held = _held_in(settings.database_url, "ledger", "MILLSTREAM_DATABASE_URL", settings, request_id, now, problems)
+    if held is None and (spare := settings.spare_database_url) is not None:
+        setting = "MILLSTREAM_SPARE_DATABASE_URL"
+        held = _held_in(spare, "spare ledger", setting, settings, request_id, now, problems)
+    return held
+
+
+def _held_in(
+    url: str, whose: str, setting: str, settings: Settings, request_id: str, now: int, problems: list[str]
+) -> Held | None:  # fmt: skip
+    engine = open_database(url)
     try:
         with reading(engine) as db:
             kept = audit.kept(db, ledger_key(request_id), now)
         return None if kept is None else held_of(kept, open_codec(settings))
     except SQLAlchemyError as why:
         problems.append(
-            f"The ledger's database cannot be read ({type(why).__name__}); run `millstream migrate`, or set "
-            "MILLSTREAM_DATABASE_URL to the one that the workers use."
+            f"The {whose}'s database cannot be read ({type(why).__name__}); run `millstream migrate`, or set "
+            f"{setting} to the one that the workers use."
         )
     except (Undecodable, OSError, SettingsError) as why:
         problems.append(f"The ledger's events of the request cannot be read: {why}")

@@ -10,18 +10,31 @@ from cli.reconcile.answers import answer_lines
 from cli.reconcile.bodies import body_lines
 from cli.reconcile.energy import energy_lines, paid_lines
 from cli.reconcile.entries import BodyEntry
-from cli.reconcile.ledger import ledger_lines
+from cli.reconcile.ledger import ledger_keys, ledger_lines
 from cli.reconcile.limits import limit_lines
 from cli.reconcile.provider import provider_account, provider_lines
 from cli.reconcile.rollups import rollup_lines
 from cli.reconcile.store import fact_lines
-from cli.reconcile.topics import read_topics
+from cli.reconcile.topics import Told, read_topics
 from cli.reconcile.watermark import Log, Watermark
+from config import audit
 from config.database import open_database, reading
 from config.schema_registry import open_codec
 from config.settings import Settings
 from core.reconcile import Line
 from sinks.query import Store
+
+
+def _aside(settings: Settings, told: Told) -> list[audit.Held]:
+    """What the spare ledger has yet to hand over of the requests that the topics tell of."""
+    if settings.spare_database_url is None:
+        return []
+    engine = open_database(settings.spare_database_url)
+    try:
+        with reading(engine) as db:
+            return list(audit.held(db, ledger_keys(told)))
+    finally:
+        engine.dispose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +74,10 @@ def reconcile(
         told = read_topics(log, marks, codec, bodies, progress)
         lines = list(answer_lines(told, marks, now))
         progress("Reading the ledger ...")
+        # The spare ledger first: what is carried over meanwhile is in both, and never in neither.
+        aside = _aside(settings, told)
         with reading(engine) as db:
-            lines += ledger_lines(told, marks, db, clock(), settings.ledger_keep_days)
+            lines += ledger_lines(told, marks, db, clock(), settings.ledger_keep_days, aside)
             lines += limit_lines(told, marks, db, clock(), settings.ledger_keep_days)
             lines += energy_lines(db)
             lines += paid_lines(told, db)

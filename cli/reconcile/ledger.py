@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from sqlalchemy import Connection
 
@@ -52,12 +53,19 @@ class Kept:
         return [f"{count:,} {things} that the ledger has forgotten, after {self.keep_days} days"] if count else []
 
 
-def ledger_lines(told: Told, marks: Watermark, db: Connection, now: int, keep_days: int) -> Iterator[Line]:
-    """The lines of the ledger, all of one moment; `now` is in microseconds."""
+def ledger_keys(told: Told) -> dict[str, str]:
+    """The requests that the ledger has to know, by its key for each."""
     ids = {ledger_key(i): i for i in told.due if i in told.answers}
-    ids |= {call.request_id: call.request_id for call in told.calls.values()}
+    return ids | {call.request_id: call.request_id for call in told.calls.values()}
+
+
+def ledger_lines(
+    told: Told, marks: Watermark, db: Connection, now: int, keep_days: int, aside: Sequence[audit.Held] = ()
+) -> Iterator[Line]:
+    """The lines of the ledger, all of one moment; `now` is in microseconds, `aside` is what a spare ledger has yet to hand over."""
+    ids = ledger_keys(told)
     kept = Kept(
-        {ids[row.request_id]: row for row in audit.held(db, ids)},
+        {ids[row.request_id]: row for row in chain(aside, audit.held(db, ids))},
         dict(audit.adjusted(db, [call.attempt_id for call in told.adjustments.values()])),
         audit.balances(db), now - keep_days * DAY_US + FORGETTING_US, keep_days,
     )  # fmt: skip

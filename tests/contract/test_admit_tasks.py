@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from agents.admit import Admit, AdmitRules
+from agents.ledgers import Ledgers
 from agents.planning import Planner
 from config.database import create_tables, open_database
 from config.registry import from_environment
@@ -55,7 +56,7 @@ def admit(tmp_path: Path) -> Callable[..., list[Outgoing]]:
             transactions = Transactions(engine, most=10, linger=0.001)
             planner = Planner(lambda: from_environment(settings), dict, settings.models, 4_096)
             stage = Admit(
-                CODEC, transactions, lambda: Tasks.load(settings), planner, AdmitRules(settings.max_request_bytes, ()), nowhere,
+                CODEC, Ledgers(transactions), lambda: Tasks.load(settings), planner, AdmitRules(settings.max_request_bytes, ()), nowhere,
                 lambda: NOON,
             )  # fmt: skip
             found: list[Outgoing] = []

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from agents.cancel import Cancellations
 from agents.complete import Complete, CompleteRules
+from agents.ledgers import Ledgers
 from agents.providers import provider
 from agents.signals import Signals
 from config import ledger, upkeep
@@ -63,7 +64,7 @@ class Lane:
         self._transactions = Transactions(engine, 10, 0.001)
         self._provider = provider(replace(settings_of(name, simulator.url), stream_stall_seconds=5))
         self._stage = Complete(
-            CODEC, self._transactions, name, self._provider, CompleteRules(4, 30, RetryRule(3, 0.05, 30), 1_000_000),
+            CODEC, Ledgers(self._transactions), name, self._provider, CompleteRules(4, 30, RetryRule(3, 0.05, 30), 1_000_000),
             lambda: Prices(Registry()), Keyring(EncryptionKeys(())), Signals("worker", now_us), now_us, "worker",
             lambda _: None, self._publish, self.cancellations,
         )  # fmt: skip

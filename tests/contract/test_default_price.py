@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Engine, select
 
 from agents.admit import Admit, AdmitRules
+from agents.ledgers import Ledgers
 from agents.outgoing import Encoder
 from agents.planning import Planner
 from agents.turn import Duty, Turn
@@ -55,7 +56,7 @@ def admitted(engine: Engine, asked: LlmRequest, prices: Any) -> Any:
         transactions = Transactions(engine, most=10, linger=0.001)
         planner = Planner(lambda: REGISTRY, dict, {"openai": ["gpt-unpriced"]}, 1_000, default_price=prices)
         rules = AdmitRules(SETTINGS.max_request_bytes, ())
-        stage = Admit(CODEC, transactions, lambda: Tasks.load(SETTINGS), planner, rules, nowhere, lambda: NOON)
+        stage = Admit(CODEC, Ledgers(transactions), lambda: Tasks.load(SETTINGS), planner, rules, nowhere, lambda: NOON)
         value = CODEC.encode("LlmRequest", asked)
         outcome = await stage(Record(REQUESTS.name, 0, 0, asked["request_id"].encode(), value, [], NOON))
         await transactions.close()

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from agents.admit import Admit, AdmitRules
+from agents.ledgers import Ledgers
 from agents.planning import Planner
 from config import energy, energy_prices, limits
 from config.limit_models import COUNTERS
@@ -63,7 +64,7 @@ class Desk:
             planner = Planner(lambda: registry, lambda: self.standings, {}, 1_000)
             tasks = Tasks.load(Settings())
             rules = AdmitRules(1_000_000, ())
-            stage = Admit(CODEC, transactions, lambda: tasks, planner, rules, nowhere, lambda: self.now)
+            stage = Admit(CODEC, Ledgers(transactions), lambda: tasks, planner, rules, nowhere, lambda: self.now)
 
             async def one(asked: LlmRequest) -> Any:
                 value = CODEC.encode("LlmRequest", asked)

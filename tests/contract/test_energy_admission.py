@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from agents.admit import Admit, AdmitRules
+from agents.ledgers import Ledgers
 from agents.planning import Plan, Planner
 from config import energy, energy_prices
 from config.database import reading
@@ -50,7 +51,7 @@ def deal(engine: Engine) -> Deal:
             planner = Planner(lambda: registry, dict, {}, 1_000)
             rules = AdmitRules(1_000_000, ())
             tasks = Tasks.load(Settings())
-            stage = Admit(CODEC, transactions, lambda: tasks, planner, rules, nowhere, lambda: NOON)
+            stage = Admit(CODEC, Ledgers(transactions), lambda: tasks, planner, rules, nowhere, lambda: NOON)
 
             async def one(asked: LlmRequest) -> Event:
                 value = CODEC.encode("LlmRequest", asked)

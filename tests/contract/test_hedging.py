@@ -19,6 +19,7 @@ from sqlalchemy import Engine
 
 from agents.cancel import Cancellations
 from agents.complete import Complete, CompleteRules
+from agents.ledgers import Ledgers
 from agents.meter import Meter
 from agents.providers import provider
 from agents.signals import Signals
@@ -88,7 +89,7 @@ class Worker:
         signals = Signals(self.owner, now_us)
         self._lanes = {
             name: Complete(
-                CODEC, self._transactions, name, made, rules, lambda: Prices(Registry()), Keyring(EncryptionKeys(())),
+                CODEC, Ledgers(self._transactions), name, made, rules, lambda: Prices(Registry()), Keyring(EncryptionKeys(())),
                 signals, now_us, self.owner, lambda _: None, self._publish, Cancellations(),
             )
             for name, made in self._providers.items()
@@ -157,7 +158,7 @@ class World:
         by_number = {usage["attempt"]: usage for usage in found}
         assert len(by_number) == len(found) == self.answer()["attempts"]
         transactions = Transactions(self.engine, 10, 0.001)
-        meter = Meter(CODEC, transactions)
+        meter = Meter(CODEC, Ledgers(transactions))
         for event in [event for event in self.log if event.topic == USAGE.name]:
             assert await meter(Record(USAGE.name, 0, 0, b"", event.value, [], now_us())) == Emit(())
         with self.engine.begin() as db:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from agents.admit import Admit, AdmitRules
+from agents.ledgers import Ledgers
 from agents.planning import Planner
 from config import limits
 from config.registry import from_environment
@@ -39,7 +40,7 @@ def admitted(engine: Engine, *requests: LlmRequest) -> list[Outgoing]:
         transactions = Transactions(engine, most=10, linger=0.001)
         planner = Planner(lambda: from_environment(SETTINGS), dict, SETTINGS.models, 4_096)
         rules = AdmitRules(SETTINGS.max_request_bytes, ())
-        stage = Admit(CODEC, transactions, lambda: Tasks.load(SETTINGS), planner, rules, nowhere, lambda: NOON)
+        stage = Admit(CODEC, Ledgers(transactions), lambda: Tasks.load(SETTINGS), planner, rules, nowhere, lambda: NOON)
         found: list[Outgoing] = []
         for each in requests:
             value = CODEC.encode("LlmRequest", each)

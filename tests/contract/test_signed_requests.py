@@ -16,6 +16,7 @@ from sqlalchemy import Engine, func, insert, select
 
 from agents.admit import Admit, AdmitRules
 from agents.callers import SignedCallers
+from agents.ledgers import Ledgers
 from agents.planning import Planner
 from config import energy, energy_prices
 from config.credentials import Change
@@ -83,7 +84,14 @@ class Deployment:
             planner = Planner(lambda: registry, dict, settings.models, 4_096)
             rules = AdmitRules(settings.max_request_bytes, tuple(settings.reply_topics), 60)
             stage = Admit(
-                CODEC, transactions, lambda: Tasks.load(settings), planner, rules, three, lambda: NOON, self.callers
+                CODEC,
+                Ledgers(transactions),
+                lambda: Tasks.load(settings),
+                planner,
+                rules,
+                three,
+                lambda: NOON,
+                self.callers,
             )
             found = [await stage(record) for record in records]
             await transactions.close()

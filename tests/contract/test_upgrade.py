@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import Engine, func, select
 
 from agents.admit import Admit, AdmitRules
+from agents.ledgers import Ledgers
 from agents.planning import Planner
 from config.models import REQUESTS as ADMITTED
 from config.registry import from_environment
@@ -42,7 +43,7 @@ def admitted(engine: Engine, one: LlmRequest, *values: bytes) -> list[Outgoing]:
         transactions = Transactions(engine, most=10, linger=0.001)
         planner = Planner(lambda: from_environment(SETTINGS), dict, SETTINGS.models, 4_096)
         rules = AdmitRules(SETTINGS.max_request_bytes, ())
-        stage = Admit(CODEC, transactions, lambda: Tasks.load(SETTINGS), planner, rules, nowhere, lambda: NOON)
+        stage = Admit(CODEC, Ledgers(transactions), lambda: Tasks.load(SETTINGS), planner, rules, nowhere, lambda: NOON)
         found: list[Outgoing] = []
         for offset, value in enumerate(values):
             record = Record(REQUESTS.name, 0, offset, one["request_id"].encode(), value, [], NOON)

@@ -37,6 +37,8 @@ def of_schema(schema: Any, named: dict[str, Any]) -> st.SearchStrategy[Any]:
             return st.integers(-LARGEST - 1, LARGEST) | st.integers(-100, 100)
         case "int":
             return st.integers(-(2**31), 2**31 - 1)
+        case "boolean":
+            return st.booleans()
         case "string":
             return st.text(max_size=200)
         case ["null", branch]:
