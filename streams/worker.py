@@ -85,8 +85,8 @@ class _Worker:
         await asyncio.gather(*self._beside, return_exceptions=True)
         with contextlib.suppress(Exception):
             async with asyncio.timeout(2.0):
+                await asyncio.gather(*(lease.end() for lease in self._leases), return_exceptions=True)
                 await self._tools.at_exit.aclose()
-                await asyncio.gather(*(lease.end() for lease in self._leases))
         if hung:
             # What is left of it may join its groups again when Kafka is back, and take partitions that it never reads.
             LOG.error("The Kafka clients did not stop within %g s; the process ends without them.", STOP_SECONDS)
