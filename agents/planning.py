@@ -11,7 +11,8 @@ from typing import Any, cast
 import orjson
 
 from agents.structured import REPAIR_TOKENS
-from config.prices import Catalogue, Prices
+from config.known_models import Catalogue
+from config.prices import Prices
 from config.tasks import Prepared
 from core.asked import asked
 from core.bounds import LARGEST_CONTEXT, media_tokens, text_tokens
@@ -190,8 +191,8 @@ def _named(model: Model, names: Collection[str]) -> bool:
 
 
 def _router(registry: Registry, patterns: Mapping[str, Sequence[str]]) -> Router:
-    catalogue = Catalogue({p.name: p.kind for p in registry.providers.values() if p.enabled}, patterns)
-    return Router(registry, catalogue.knows, catalogue.nearest)
+    catalogue = Catalogue((one for one in registry.providers.values() if one.enabled), patterns)
+    return Router(registry, catalogue.model, catalogue.nearest)
 
 
 def _plan(choice: Choice, prepared: Prepared, output: int, waits: Sequence[int | None], tokens: int) -> Plan:

@@ -11,7 +11,7 @@ from cli.errors import CommandError
 from cli.registry_change import actions, change_options, commit, json_option, print_table, read
 from cli.registry_options import switch_option, with_options
 from cli.stackfile import stack_settings
-from config.prices import Catalogue
+from config.known_models import Catalogue
 from config.registry_edits import Edit, add, found, put, remove
 from config.registry_entries import RegistryInvalid, plain
 from config.registry_file import time_of, time_text
@@ -167,12 +167,12 @@ def _match(settings: Settings, arguments: argparse.Namespace) -> int:
         except RegistryInvalid as why:
             raise CommandError(str(why)) from None
     _, registry = read(settings)
-    catalogue = Catalogue({p.name: p.kind for p in registry.providers.values() if p.enabled}, settings.models)
+    catalogue = Catalogue((one for one in registry.providers.values() if one.enabled), settings.models)
     asked = Asked(
         arguments.request_id, now, arguments.model, arguments.plan, arguments.task, arguments.tenant or "default",
         arguments.user, arguments.project,
     )  # fmt: skip
-    choice = Router(registry, catalogue.knows, catalogue.nearest).choose(asked, Conditions(lambda _: None))
+    choice = Router(registry, catalogue.model, catalogue.nearest).choose(asked, Conditions(lambda _: None))
     refused = choice.error["message"] if isinstance(choice, NoChoice) else None
     route = choice.route.name if choice.route else None
     if arguments.json:

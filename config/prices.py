@@ -1,9 +1,7 @@
-"""The prices of models by date, and which models are known, from the `genai-prices` package and the settings."""
+"""The prices of models by date, from the `genai-prices` package and the registry."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -158,29 +156,3 @@ class Prices:
             return Price(override, OVERRIDE, day)
         found = price_on(self.kind(provider), model, day)
         return Price(self._default, DEFAULT, day) if found is None and self._default is not None else found
-
-
-class Catalogue:
-    """The models that can be asked for: every priced model of the providers served, and the patterns of the settings.
-
-    `kinds` are the APIs that the providers speak, by the providers' names; the price list and the patterns go by them.
-    """
-
-    def __init__(self, kinds: Mapping[str, str], patterns: Mapping[str, Sequence[str]]) -> None:
-        self._kinds = kinds
-        self._patterns = {name: patterns.get(kind, ()) for name, kind in kinds.items()}
-
-    def knows(self, provider: str, model: str, day: int) -> bool:
-        """Whether a call for the model may be made."""
-        if provider not in self._kinds or not model:
-            return False
-        if any(fnmatchcase(model, pattern) for pattern in self._patterns[provider]):
-            return True
-        return price_on(self._kinds[provider], model, day) is not None
-
-    def nearest(self, asked: str) -> list[str]:
-        """Up to three known names that look like `asked`, as `provider/model`, the likeliest first."""
-        names = [f"{p}/{m}" for p, kind in self._kinds.items() for m in _priced_models().get(kind, ())]
-        names += [f"{p}/{m}" for p, patterns in self._patterns.items() for m in patterns if "*" not in m]
-        names += [f"{p}/…" for p, patterns in self._patterns.items() if "*" in patterns]
-        return difflib.get_close_matches(asked, names, n=3, cutoff=0.5)

@@ -10,8 +10,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from config.database import open_database, reading
-from config.known_models import model_of, models_at
-from config.prices import Catalogue
+from config.known_models import Catalogue, model_of, models_at
 from config.registry_entries import Contents, RegistryInvalid
 from config.registry_models import PROVIDERS
 from config.registry_store import Changed, change, contents_of, version_of
@@ -134,9 +133,9 @@ def _default_routes(providers: Iterable[Provider], settings: Settings) -> tuple[
 def _named(providers: Mapping[str, Provider], settings: Settings, asked: Iterable[str], now: int) -> dict[str, Model]:
     """Models beyond the price list: those that the settings name, and those of `asked` that they or the price list allow."""
     kinds = {provider.name: provider.kind for provider in providers.values()}
-    catalogue = Catalogue(kinds, settings.models)
+    catalogue = Catalogue(providers.values(), settings.models)
     by_name = {f"{p}/{m}" for p, kind in kinds.items() for m in settings.models.get(kind, ()) if not PATTERN.search(m)}
-    by_name |= {name for name in asked if catalogue.knows(*_parted(name), now // DAY_US)}
+    by_name |= {name for name in asked if catalogue.model(*_parted(name), now // DAY_US)}
     by_name |= {
         f"{p}/{m}"
         for p, kind in kinds.items()

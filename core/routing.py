@@ -15,19 +15,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import get_args
 
 from core.asked import Asked
 from core.complexity import complexity
 from core.errors import error
 from core.matching import RouteIndex
 from core.ranking import Option, deployments, place_of, reason_of, usd
-from core.registry import TIERS, Capability, Model, Registry, Route, Target
+from core.registry import TIERS, Model, Registry, Route, Target
 from core.standing import UNKNOWN, Outage, Standing, outage, together
 from schemas.events import Decision, Error
 
 DAY_US = 86_400_000_000
-EVERYTHING: frozenset[Capability] = frozenset(get_args(Capability))
 #: Dropped models that an error's sentence names.
 NAMED = 5
 
@@ -84,8 +82,8 @@ class NoChoice:
     decisions: tuple[Decision, ...] = ()
 
 
-def _nothing_more(provider: str, model: str, day: int) -> bool:
-    return False
+def _nothing_more(provider: str, model: str, day: int) -> Model | None:
+    return None
 
 
 def _no_names(asked: str) -> list[str]:
@@ -95,18 +93,18 @@ def _no_names(asked: str) -> list[str]:
 class Router:
     """Chooses by one state of the registry; make one for each and keep it, since it indexes the routes.
 
-    `knows` says of models beyond the registry whether they may be called on a day (from 1970-01-01), as those of the price list
-    may; of these every capability is assumed. `nearest` gives names like one that is not known.
+    `known` describes the models beyond the registry that may be called on a day (from 1970-01-01), as those of the price list
+    may, by provider and name. `nearest` gives names like one that is not known.
     """
 
     def __init__(
         self,
         registry: Registry,
-        knows: Callable[[str, str, int], bool] = _nothing_more,
+        known: Callable[[str, str, int], Model | None] = _nothing_more,
         nearest: Callable[[str], list[str]] = _no_names,
     ) -> None:
         self._registry = registry
-        self._knows = knows
+        self._known = known
         self._nearest = nearest
         self._index = RouteIndex(registry.routes)
         self._named: dict[str, tuple[Model, ...]] = {}
@@ -174,8 +172,8 @@ class Router:
         found = self._named.get(name)
         if found is None:
             provider, _, model = name.partition("/")
-            known = self._knows(provider, model, now // DAY_US)
-            found = (Model(provider, model, capabilities=EVERYTHING),) if known else ()
+            known = self._known(provider, model, now // DAY_US)
+            found = () if known is None else (known,)
         return found
 
     def _obstacle(self, model: Model, asked: Asked, route: Route | None) -> str | None:

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from config.known_models import model_of
-from config.prices import DEFAULT, OVERRIDE, Catalogue, Prices, price_on
+from config.prices import DEFAULT, OVERRIDE, Prices, price_on
 from config.settings import SettingsError, settings_in
 from core.pricing import (
     INPUT_CLASSES,
@@ -121,17 +121,6 @@ def test_a_requests_cost_is_known_only_when_all_its_calls_are() -> None:
     assert total_cost([(None, "unknown"), (70, "priced")]) == (None, "unknown")
     assert total_cost([(None, "unpriced")]) == (None, "unpriced")
     assert total_cost([]) == (0, "not_charged")
-
-
-def test_the_catalogue_knows_priced_models_and_patterns_and_names_the_nearest() -> None:
-    """An unknown model is met with names that exist."""
-    catalogue = Catalogue({"openai": "openai", "echo": "echo"}, {"echo": ["*"], "openai": ["ft:*"]})
-    assert catalogue.knows("openai", "gpt-5-mini", DAY)
-    assert catalogue.knows("openai", "ft:own", DAY)
-    assert catalogue.knows("echo", "anything", DAY)
-    assert not catalogue.knows("openai", "gtp-5-mini", DAY)
-    assert not catalogue.knows("google", "gemini-2.5-pro", DAY)
-    assert "openai/gpt-5-mini" in catalogue.nearest("openai/gtp-5-mini")
 
 
 PROVIDER = Provider("openai", "openai")

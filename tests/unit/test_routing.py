@@ -221,14 +221,25 @@ def test_an_unknown_model_is_refused_with_the_nearest_names() -> None:
     assert "p/gpt-5-mini" in made.error["message"]
 
 
-def test_a_model_of_the_price_list_may_be_asked_for_without_being_in_the_registry() -> None:
-    """What the price list knows is served with every capability assumed, unless its provider is disabled."""
-    for enabled in (True, False):
-        registry = Registry({"p": Provider("p", "openai", enabled=enabled)})
-        made = Router(registry, lambda provider, name, day: (provider, name) == ("p", "listed")).choose(
-            ask(model="p/listed", needs=frozenset({"image"})), conditions()
-        )
-        assert isinstance(made, Choice) is enabled
+def test_a_model_beyond_the_registry_is_held_to_what_is_known_of_it() -> None:
+    """It may be asked for without being registered, and is dropped for what it cannot do, its context, its tier or its provider."""
+    known = model("listed", context_tokens=1_000, tier="cheap")
+    floor = Route("r", (Target("p/listed"),), quality_floor="balanced")
+
+    def choose(one: Asked, *routes: Route, enabled: bool = True) -> Choice | NoChoice:
+        registry = Registry({"p": Provider("p", "openai", enabled=enabled)}, routes=routes)
+        listed = {("p", "listed"): known}
+        return Router(registry, lambda provider, name, _: listed.get((provider, name))).choose(one, conditions())
+
+    assert names(choose(ask(model="p/listed"))) == ["listed"]
+    for refused, says in (
+        (choose(ask(model="p/listed", needs=frozenset({"image"}))), "has no image"),
+        (choose(ask(model="p/listed", input_tokens=1_001)), "do not fit its context of 1,000"),
+        (choose(ask(), floor), "tier cheap is below the floor balanced"),
+        (choose(ask(model="p/listed"), enabled=False), "provider p is disabled"),
+        (choose(ask(model="p/other")), "is not known here"),
+    ):
+        assert isinstance(refused, NoChoice) and says in refused.error["message"]
 
 
 def test_deployments_of_an_alias_are_drawn_by_their_weight() -> None:
