@@ -2,20 +2,26 @@
 
 Every route has a bit, the first in rank the lowest. For each field a value stands for the bits of the routes that it matches, so
 the routes for a request are an AND of four numbers. Only dates and shares are looked at route by route, in rank.
+
+Routes alike, for the same requests at one precedence, divide one draw of a key between them: in rank, each takes its share of
+what stands above the shares of those before it. So shares of 100 percent together leave nobody out, and one that grows into what
+nobody had, or what the other of two had, keeps the keys that it has.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import translate
 
 from core.draw import DRAWS, draw
-from core.registry import Route
+from core.registry import Route, StickyKey
 
 #: Values whose routes are remembered, by field; callers choose tenants and tasks, so there is no end to them.
 MOST_REMEMBERED = 10_000
 PATTERN = re.compile(r"[*?[]")
+#: All keys, in the smallest unit of a share: a millionth of a percent.
+WHOLE = 100_000_000
 
 
 class RouteIndex:
@@ -27,8 +33,8 @@ class RouteIndex:
         self._tasks = _Field([route.task for route in self.routes])
         self._tenants = _Field([route.tenant for route in self.routes])
         self._models = _Field([route.model for route in self.routes])
-        # So that a share covers exactly the draws below it, and a greater one these and more.
-        self._below = [int(route.share * DRAWS / 100) for route in self.routes]
+        self._shares = [int(route.share * WHOLE / 100) for route in self.routes]
+        self._alike = [_alike(route) for route in self.routes]
 
     def matching(self, plan: str | None, task: str | None, tenant: str, model: str | None, now: int) -> Iterator[int]:
         """Places in `routes` of those that match and are in force at `now`, in rank; shares are not looked at.
@@ -45,10 +51,18 @@ class RouteIndex:
             if begun and (route.valid_until is None or now < route.valid_until):
                 yield place
 
-    def takes(self, place: int, key: str) -> bool:
-        """Whether a route's share has this key; a share that grows keeps the keys it has."""
-        below = self._below[place]
-        return below >= DRAWS or draw(self.routes[place].name, key) < below
+    def taking(self, places: Iterable[int], key: Callable[[StickyKey], str]) -> Route | None:
+        """The route among these that match whose share has the request; `key` gives its key by the sticky field."""
+        left: dict[tuple[str, ...], int] = {}
+        for place in places:
+            route, share, alike = self.routes[place], self._shares[place], self._alike[place]
+            if share >= WHOLE:
+                return route
+            drawn = left[alike] if alike in left else draw(*alike, key(route.sticky)) * WHOLE // DRAWS
+            if drawn < share:
+                return route
+            left[alike] = drawn - share
+        return None
 
 
 class _Field:
@@ -86,6 +100,11 @@ class _Field:
 def _rank(route: Route) -> tuple[int, tuple[int, ...], str]:
     fields = (route.tenant, route.task, route.plan, route.model)
     return -route.precedence, tuple(-_specific(field) for field in fields), route.name
+
+
+def _alike(route: Route) -> tuple[str, ...]:
+    """What is equal of routes that divide the same requests by one draw."""
+    return route.plan, route.task, route.tenant, route.model or "", str(route.precedence), route.sticky
 
 
 def _specific(pattern: str | None) -> int:

@@ -68,7 +68,8 @@ class Route:
     `plan`, `task` and `tenant` are shell patterns; `model` is one of the model that a request asks for, None for requests that
     ask for none. Of the routes that match, the one with the highest `precedence` holds, then the most specific (a tenant by name
     before a task before a plan), then the first by name. `share` is the percentage of keys it takes, by a hash of the
-    `sticky` field; what it does not take falls to the next route. Times are microseconds since 1970.
+    `sticky` field; routes alike but for their names divide the keys, and what all of them leave falls to the next route. Times are
+    microseconds since 1970.
     """
 
     name: str

@@ -52,6 +52,7 @@ def check(registry: Registry, kinds: Collection[str]) -> Findings:
         else:
             warnings.append(f"Route {route.name} goes past some of its targets: {_listed(lost)}.")
     warnings += _of_hedges(registry.routes, usable)
+    warnings += _of_sticky(registry.routes)
     problems += _of_shares(registry.routes)
     return Findings(tuple(problems), tuple(warnings))
 
@@ -192,8 +193,29 @@ def _of_counts(what: str, entry: Provider | Model | Route | Target, *fields: str
 
 def _of_shares(routes: Iterable[Route]) -> Iterator[str]:
     """Routes for the same requests at one precedence may take 100 percent together, at any time."""
+    for there in _at_once(routes):
+        total = sum(route.share for route in there)
+        if total > 100:
+            yield (
+                f"Routes {_listed([r.name for r in there])} are for the same requests and take {total} percent "
+                "together; bring their shares to at most 100 or give one a higher precedence."
+            )
+
+
+def _of_sticky(routes: Iterable[Route]) -> Iterator[str]:
+    """Shares add up only where they go by the same field."""
+    for there in _at_once(routes):
+        if len(fields := sorted({route.sticky for route in there})) > 1:
+            yield (
+                f"Routes {_listed([r.name for r in there])} are for the same requests and their shares go by {_listed(fields)}, "
+                "so that they do not add up; give them one `sticky` field."
+            )
+
+
+def _at_once(routes: Iterable[Route]) -> Iterator[list[Route]]:
+    """The enabled routes for the same requests at one precedence, by name: those that are in force together, time after time."""
     alike: dict[tuple[object, ...], list[Route]] = defaultdict(list)
-    for route in routes:
+    for route in sorted(routes, key=lambda route: route.name):
         if route.enabled:
             alike[(route.plan, route.task, route.tenant, route.model, route.precedence)].append(route)
     for group in alike.values():
@@ -201,13 +223,8 @@ def _of_shares(routes: Iterable[Route]) -> Iterator[str]:
             there = [
                 r for r in group if (r.valid_from or 0) <= start and (r.valid_until is None or start < r.valid_until)
             ]
-            total = sum(route.share for route in there)
-            if len(there) > 1 and total > 100:
-                yield (
-                    f"Routes {', '.join(sorted(r.name for r in there))} are for the same requests and take {total} percent "
-                    "together; bring their shares to at most 100 or give one a higher precedence."
-                )
-                break
+            if len(there) > 1:
+                yield there
 
 
 def _listed(parts: Sequence[str]) -> str:

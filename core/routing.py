@@ -150,13 +150,9 @@ class Router:
 
     def _route(self, asked: Asked) -> Route | None:
         """The route that holds."""
-        for place in self._index.matching(asked.plan, asked.task, asked.tenant, asked.model, asked.now):
-            route = self._index.routes[place]
-            # Requests without the sticky field take a share one by one.
-            key: str | None = getattr(asked, route.sticky)
-            if self._index.takes(place, key or asked.request_id):
-                return route
-        return None
+        places = self._index.matching(asked.plan, asked.task, asked.tenant, asked.model, asked.now)
+        # Requests without the sticky field take a share one by one.
+        return self._index.taking(places, lambda sticky: getattr(asked, sticky) or asked.request_id)
 
     def _considered(self, targets: Iterable[Target], asked: Asked) -> Iterator[tuple[str, int, int, Model | None]]:
         """Every model that the targets name, once; None for a name that stands for none."""

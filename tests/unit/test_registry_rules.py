@@ -151,6 +151,18 @@ def test_shares_of_the_same_requests_add_up_to_100_at_most() -> None:
     assert "take 105 percent" in problems(with_route(until, replace(since, valid_from=NOW - 1)))
 
 
+def test_shares_of_the_same_requests_go_by_one_field() -> None:
+    """Half by user and half by tenant would leave a quarter out, which is a warning while both are in force."""
+    users, tenants = (
+        Route(name, (Target("fast"),), share=Decimal(50), sticky=sticky)
+        for name, sticky in (("a", "user"), ("b", "tenant"))
+    )
+    (warning,) = check(with_route(users, tenants), PROVIDER_NAMES).warnings
+    assert "Routes a, b are for the same requests and their shares go by tenant, user" in warning
+    for fine in (replace(tenants, sticky="user"), replace(tenants, precedence=1), replace(tenants, enabled=False)):
+        assert not check(with_route(users, fine), PROVIDER_NAMES).warnings
+
+
 def test_a_route_that_hedges_at_one_provider_is_warned_of() -> None:
     """A hedge goes to another provider, so with the models of one alone nothing is ever hedged."""
     alone, apart = (
