@@ -24,6 +24,7 @@ TASK_FACTORS = {
     "draft_cover_letter": 1.2,
 }
 TOOLS_FACTOR = 1.2
+DECIMALS = 9
 
 #: Scores below the first are cheap, those up to the second balanced, those above it powerful.
 BALANCED_FROM = 0.3
@@ -35,7 +36,8 @@ def complexity(characters: int, *, language: str | None = None, task: str | None
     factor = LANGUAGE_FACTORS.get(language.lower()) if language else None
     if factor is None:
         factor = TASK_FACTORS.get(task or "", 1.0) * (TOOLS_FACTOR if tools else 1.0)
-    return min(1.0, min(1.0, characters / LONG) * factor)
+    # Rounded beyond what the factors can tell apart, since 0.875 * 0.8 in floats is above 0.7.
+    return round(min(1.0, min(1.0, characters / LONG) * factor), DECIMALS)
 
 
 def tier_for(score: float) -> Tier:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.asked import asked
-from core.complexity import complexity, misfit, tier_for
+from core.complexity import LANGUAGE_FACTORS, LONG, complexity, misfit, tier_for
 from core.registry import TIERS, Route, Target
 from core.routing import Conditions
 from core.standing import Standing
@@ -77,6 +77,7 @@ def test_a_longer_request_is_never_less_complex(one: int, other: int, language: 
     ("length", "language", "score", "tier"),
     [
         (3_749, "python", 0.29992, "cheap"), (3_750, "python", 0.3, "balanced"), (50_000, "Python", 0.8, "powerful"),
+        (8_750, "python", 0.7, "balanced"), (8_751, "python", 0.70008, "powerful"),
         (7_000, "java", 0.7, "balanced"), (7_001, "java", 0.7001, "powerful"), (5_000, "javascript", 0.45, "balanced"),
         (10_000, "cpp", 1.0, "powerful"), (5_000, "rust", 0.55, "balanced"), (2_000, "german", 0.2, "cheap"),
     ],
@@ -86,6 +87,15 @@ def test_the_score_of_code_is_length_times_the_language(length: int, language: s
     found = complexity(length, language=language)
     assert found == pytest.approx(score)
     assert tier_for(found) == tier
+
+
+def test_no_length_of_code_falls_on_the_wrong_side_of_an_edge() -> None:
+    """For every length and language the tier is the one of the score in whole numbers."""
+    for language, factor in LANGUAGE_FACTORS.items():
+        for length in range(LONG + 1):
+            exact = length * round(factor * 10)
+            tier = "cheap" if exact < 3 * LONG else "balanced" if exact <= 7 * LONG else "powerful"
+            assert tier_for(complexity(length, language=language)) == tier, (language, length)
 
 
 def test_the_nearest_tier_is_next_and_of_two_the_stronger() -> None:
