@@ -19,7 +19,7 @@ from config.settings import PROVIDER_NAMES, ProviderSettings, Settings
 from config.task_sources import problems_of
 from core.default_routes import default_routes
 from core.registry import Model, Provider, Registry, Route
-from core.registry_rules import check, reachable
+from core.registry_rules import check, misnamed, reachable
 
 DAY_US = 86_400_000_000
 PATTERN = re.compile(r"[*?[]")
@@ -108,7 +108,7 @@ def apply(db: Connection, edit: Callable[[Contents], Contents], settings: Settin
             # Prices change with time: they are a reason to refuse a change, and none to use nothing of what stands.
             return [*_problems(registry, settings), *not_cheaper(registry, now)]
 
-        problems = found(after)
+        problems = [*found(after), *misnamed(complete(after, settings, now), before.routes)]
         if problems and (added := set(problems) - set(found(before))):
             raise RegistryInvalid([problem for problem in problems if problem in added])
 

@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from urllib.parse import urlsplit
 
 from core.errors import CODES
@@ -76,6 +77,26 @@ def reachable(registry: Registry) -> tuple[Mapping[str, Sequence[Model]], Mappin
             else:
                 unusable[name] = why
     return usable, unusable
+
+
+def misnamed(registry: Registry, before: Mapping[str, Route]) -> Iterator[str]:
+    """Targets that no model here has the name of, where an enabled route names them anew; `before` are the routes as they were.
+
+    A reason to refuse the change, and none to use nothing of what stands: what a route names may be gone later.
+    """
+    known = dict.fromkeys(name for names in reachable(registry) for name in names)
+    for route in registry.routes:
+        former = before.get(route.name)
+        had = {target.model for target in former.targets} if former is not None and former.enabled else ()
+        for name in (target.model for target in route.targets if route.enabled):
+            if name not in had and name not in known:
+                nearest = get_close_matches(name, known)
+                hint = (
+                    f"the nearest known are {_listed(nearest)}"
+                    if nearest
+                    else "add the model first, or correct the name"
+                )
+                yield f"Route {route.name} names {name}, which is not known here; {hint}."
 
 
 def _of_provider(provider: Provider, kinds: Collection[str]) -> Iterator[str]:

@@ -197,6 +197,36 @@ def test_a_route_that_cannot_degrade_is_refused(shell: Shell, options: tuple[str
     assert shell.held() == Contents()
 
 
+def test_a_route_to_a_name_that_nobody_knows_is_refused_with_the_nearest(shell: Shell) -> None:
+    """A slip in one of several targets is no change, whichever command makes it; a model that is only disabled is a note."""
+    shell.hold("{routes: {chat: {targets: [openai/gpt-5]}}, models: {openai/gpt-4o: {enabled: false}}}")
+    before, two = shell.held(), ("--target", "openai/gpt-5", "--target", "openai/gtp-5-mini")
+    slip = shell.file("{routes: {chat: {targets: [openai/gpt-5, openai/gtp-5-mini]}}}")
+    for command in (
+        ("routes", "add", "other", "--task", "cv", *two),
+        ("routes", "set", "chat", *two),
+        ("config", "import", slip),
+    ):
+        said = " ".join(shell.run(*command, status=2).split())
+        assert "names openai/gtp-5-mini, which is not known here; the nearest known are openai/gpt-5-mini" in said
+        assert shell.held() == before
+    off = shell.run("routes", "set", "chat", "--target", "openai/gpt-5", "--target", "openai/gpt-4o")
+    assert "goes past some of its targets: openai/gpt-4o is disabled" in " ".join(off.split())
+
+
+def test_a_route_whose_model_has_gone_can_be_changed(shell: Shell) -> None:
+    """Names that a route had when they were known stand in the way of no later change; enabling it again names them anew."""
+    text = (
+        "{providers: {openai: {kind: openai}, eu: {kind: openai}}, routes: {chat: {targets: [openai/gpt-5, eu/gpt-5]}}}"
+    )
+    shell.hold(text)
+    gone = shell.file(text.replace(", eu: {kind: openai}", ""))
+    assert "eu/gpt-5 is unknown" in " ".join(shell.run("config", "import", gone).split())
+    shell.run("routes", "set", "chat", "--precedence", "2")
+    shell.run("routes", "set", "chat", "--disabled")
+    assert "names eu/gpt-5, which is not known here" in shell.run("routes", "set", "chat", "--enabled", status=2)
+
+
 def test_lists_say_where_things_come_from(shell: Shell) -> None:
     """Providers, models and routes are shown with the environment, the price list and the defaults told from the database."""
     assert {row["from"] for row in shell.json("providers", "list")} == {"environment"}
