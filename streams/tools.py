@@ -81,12 +81,11 @@ def open_tools(settings: Settings, codec: Codec, refused: Callable[[Sequence[str
     signed = SignedCallers(encryption, now_us) if settings.trust == "signed" else None
 
     def read() -> Registry:
-        # A key that was revoked is refused also while the registry cannot be used.
+        # A key that was revoked is out of use also while the registry cannot be used.
         if signed is not None:
             signed.load(issued_keys(engine))
-        registry = read_registry(engine, settings)
         keyring.load(stored_credentials(engine))
-        return registry
+        return read_registry(engine, settings)
 
     tools = Tools(
         settings, codec, Ledgers(transactions, spare, settings.spare_after_seconds), now_us, owner, metrics,
