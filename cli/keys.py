@@ -96,7 +96,7 @@ def replace_platforms(arguments: argparse.Namespace, settings: Settings) -> int:
     """Store a new key in place of the platform's only one for the provider called `arguments.name`."""
     with database(settings) as engine:
         with reading(engine) as db:
-            held = [one for one in platform_credentials(db, arguments.name) if one.sealed is not None]
+            held = platform_credentials(db, arguments.name)
         if len(held) != 1:
             raise CommandError(
                 f"The platform has {len(held)} stored keys for {arguments.name}; "
@@ -150,7 +150,9 @@ def _list(arguments: argparse.Namespace, engine: Engine, _: Settings) -> int:
 
 
 def _row(one: Credential) -> tuple[object, ...]:
-    state = "revoked" if one.revoked_at is not None else "enabled" if one.enabled else "disabled"
+    state = "enabled" if one.enabled else "disabled"
+    if one.sealed is None:
+        state = "row changed" if one.revoked_at is None else "revoked"
     return (
         one.credential_id, one.provider, one.tenant, f"…{one.last_four}" if one.last_four else None, one.weight, state,
         f"{datetime.fromtimestamp(one.created_at / 1_000_000, UTC):%Y-%m-%d}",

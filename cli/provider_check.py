@@ -101,7 +101,7 @@ def _cheap_model(provider: Provider, registry: Registry, registered: list[str]) 
 def _stored_key(settings: Settings, name: str) -> Key | None:
     """The first of the platform's stored keys for a provider, None where the environment's serves."""
     with database(settings) as engine, reading(engine) as db:
-        ready = [one for one in platform_credentials(db, name) if one.sealed is not None]
+        ready = platform_credentials(db, name)
     try:
         return open_key(encryption_keys(settings.key_encryption), ready[0]) if ready else None
     except CredentialError as why:

@@ -17,7 +17,7 @@ from config.credential_models import CREDENTIALS
 from config.database import reading
 from config.key_encryption import EncryptionKeys
 from config.registry_store import Difference, audited, take_version
-from config.secrets import Binding, CredentialError, Sealed, key_at_hand, rewrap, seal, unseal
+from config.secrets import Binding, CredentialError, Sealed, key_at_hand, rewrap, row_changed, seal, unseal
 from config.settings import Key, SettingsError
 
 Action = Literal["add", "update", "remove"]
@@ -30,7 +30,10 @@ TRIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """A stored credential; `tenant` is None for the platform's, `sealed` None once it is revoked."""
+    """A stored credential; `tenant` is None for the platform's.
+
+    `sealed` is None once it is revoked, and where a hand changed its row so that it holds no ciphertext any more.
+    """
 
     credential_id: str
     provider: str
@@ -171,7 +174,7 @@ def rotate(engine: Engine, keys: EncryptionKeys, change: Change, *, data_keys: b
     and while credentials are used: a reader of the row as it was has all that it needs, as long as the old key is at hand.
     """
     with engine.begin() as db:
-        ids = [credential.credential_id for credential in stored(db) if credential.sealed is not None]
+        ids = [credential.credential_id for credential in stored(db) if credential.revoked_at is None]
     rotated, problems = 0, []
     for credential_id in ids:
         try:
@@ -198,10 +201,22 @@ def check_keys(kept: Iterable[Kept], keys: EncryptionKeys) -> None:
 
 
 def open_key(keys: EncryptionKeys, credential: Credential) -> Key:
-    """The key for one call; `CredentialError` when the credential is revoked, or cannot be decrypted."""
-    if credential.sealed is None:
+    """The key for one call; `CredentialError` when the credential is revoked or disabled, or cannot be decrypted."""
+    sealed = _sealed_of(credential)
+    if not credential.enabled:
+        raise CredentialError(
+            f"Credential {credential.credential_id} is disabled; enable it with `millstream keys enable`, or revoke it."
+        )
+    return Key(unseal(keys, credential.binding, sealed), credential.name)
+
+
+def _sealed_of(credential: Credential) -> Sealed:
+    """Its ciphertext; `CredentialError` when the credential is revoked or its row was changed."""
+    if credential.revoked_at is not None:
         raise CredentialError(f"Credential {credential.credential_id} is revoked; add another one.")
-    return Key(unseal(keys, credential.binding, credential.sealed), credential.name)
+    if credential.sealed is None:
+        raise row_changed(credential.binding)
+    return credential.sealed
 
 
 def _rotate(engine: Engine, keys: EncryptionKeys, credential_id: str, change: Change, data_keys: bool) -> int:
@@ -212,18 +227,18 @@ def _rotate(engine: Engine, keys: EncryptionKeys, credential_id: str, change: Ch
     for _ in range(TRIES):
         with engine.begin() as db:
             before = by_id(db, credential_id)
-        if before.sealed is None:
+        if before.revoked_at is not None:
             return 0
-        version = before.key_version
+        was, version = _sealed_of(before), before.key_version
         if data_keys:
             version += 1
             binding = Binding(credential_id, before.provider, before.tenant, before.last_four, version)
-            sealed = seal(keys, binding, unseal(keys, before.binding, before.sealed))
+            sealed = seal(keys, binding, unseal(keys, before.binding, was))
         else:
-            sealed = rewrap(keys, before.binding, before.sealed)
+            sealed = rewrap(keys, before.binding, was)
         with engine.begin() as db:
             now = by_id(db, credential_id)
-            if now.sealed == before.sealed:
+            if now.sealed == was:
                 _changed(db, now, change, "update", rotated_at=change.at, key_version=version, **_sealed(sealed))
                 return 1
     raise CredentialError(f"Credential {credential_id} was changed {TRIES} times meanwhile; rotate again.")
@@ -253,9 +268,22 @@ def _document(credential: Credential) -> dict[str, Any]:
 
 
 def _credential(row: Row[Any]) -> Credential:
+    """A row as it stands, without its ciphertext where a column holds what was not stored there.
+
+    SQLite keeps a value of any type that a hand writes (https://sqlite.org/flextypegood.html).
+    """
     columns = row._asdict()
+    changed = {
+        column.name: column.type.python_type
+        for column in CREDENTIALS.columns
+        if not isinstance(columns[column.name], column.type.python_type)
+        and not (column.nullable and columns[column.name] is None)
+    }
+    for name, kind in changed.items():
+        value = columns[name]
+        columns[name] = value.decode(errors="replace") if kind is str and isinstance(value, bytes) else kind()
     parts = [columns.pop(part.name) for part in fields(Sealed)]
-    return Credential(**columns, sealed=None if None in parts else Sealed(*parts))
+    return Credential(**columns, sealed=None if changed or None in parts else Sealed(*parts))
 
 
 def _columns(credential: Credential) -> dict[str, Any]:

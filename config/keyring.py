@@ -47,12 +47,15 @@ class Keyring:
         """Take these in place of those before, all at once; what rests goes on resting."""
         held: defaultdict[tuple[str, str | None], list[Credential]] = defaultdict(list)
         for one in credentials:
-            if one.enabled and one.sealed is not None:
+            # A tenant's key that is disabled still says that the platform's is not for its calls.
+            if one.revoked_at is None and (one.enabled or one.tenant is not None):
                 held[one.provider, one.tenant].append(one)
         ids = {one.credential_id for of_owner in held.values() for one in of_owner}
         for gone in self._rests.keys() - ids:
             self._rests.pop(gone, None)
-        self._held = {owner: tuple(of_owner) for owner, of_owner in held.items()}
+        self._held = {
+            owner: tuple(one for one in of_owner if one.enabled) or tuple(of_owner) for owner, of_owner in held.items()
+        }
 
     def pick(
         self,
@@ -64,7 +67,8 @@ class Keyring:
     ) -> Picked:
         """The key for a call of a tenant; `random` is from 0 to below 1, `out_until` knows of reasons to rest beside limits.
 
-        A tenant that has keys of its own for the provider is never given the platform's, not even while all of its own rest.
+        A tenant that has keys of its own for the provider is never given the platform's, not even while all of its own rest, are
+        disabled or cannot be opened.
         """
         held = self._held
         owner: Literal["tenant", "platform"] = "tenant"

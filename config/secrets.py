@@ -69,7 +69,7 @@ def unseal(keys: EncryptionKeys, binding: Binding, sealed: Sealed) -> str:
         return AESGCM(data_key).decrypt(sealed.nonce, sealed.ciphertext, binding.data()).decode()
     except (InvalidTag, ValueError):
         pass
-    raise _changed(binding)
+    raise row_changed(binding)
 
 
 def rewrap(keys: EncryptionKeys, binding: Binding, sealed: Sealed) -> Sealed:
@@ -107,15 +107,16 @@ def _unwrap(keys: EncryptionKeys, binding: Binding, sealed: Sealed) -> bytes:
         data_key = key.unwrap(sealed.wrapped_key, binding.data(sealed.kek_id))
         if len(data_key) == KEY_BYTES:
             return data_key
-        problem = _changed(binding)
+        problem = row_changed(binding)
     except KeyRefused:
-        problem = _changed(binding)
+        problem = row_changed(binding)
     except KeyAway as why:
         problem = CredentialError(f"Credential {binding.credential_id} cannot be opened now: {why}.", passing=True)
     raise problem
 
 
-def _changed(binding: Binding) -> CredentialError:
+def row_changed(binding: Binding) -> CredentialError:
+    """What is said of a credential whose row does not hold what was stored."""
     return CredentialError(
         f"Credential {binding.credential_id} cannot be decrypted: its row was changed after it was stored. Restore the row "
         f"from a backup, or {ADD_AGAIN}."

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import threading
+from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, select, update
+from sqlalchemy import Engine, insert, select, text, update
 
 from config.credential_models import CREDENTIALS
 from config.credentials import (
@@ -21,12 +25,14 @@ from config.credentials import (
     rotate,
     stored,
 )
-from config.database import reading
+from config.database import create_tables, open_database, reading
 from config.key_encryption import EncryptionKeys, LocalKey
 from config.keyring import Keyring
-from config.registry_models import REGISTRY_AUDIT, REGISTRY_VERSION
+from config.registry_models import REGISTRY_AUDIT, REGISTRY_VERSION, TASKS
 from config.secrets import CredentialError
-from config.settings import SettingsError
+from config.settings import Settings, SettingsError
+from schemas.codec import Codec
+from streams.tools import open_tools
 
 NOW = 1_795_258_680_000_000
 ANA, BO = Change("ana", NOW), Change("bo", NOW + 1)
@@ -116,9 +122,8 @@ def test_a_revoked_credential_is_gone_for_good(engine: Engine) -> None:
         db.execute(update(CREDENTIALS).values(revoked_at=None, enabled=True))
         assert db.execute(select(CREDENTIALS.c.ciphertext, CREDENTIALS.c.wrapped_key)).all() == [(None, None)]
     [forged] = all_of(engine)
-    with pytest.raises(CredentialError, match="is revoked"):
-        open_key(KEYS, forged)
-    assert Keyring(KEYS, [forged]).pick("openai", "acme", NOW, 0.0).credential_id is None
+    with pytest.raises(CredentialError, match="its row was changed"):
+        Keyring(KEYS, [forged]).pick("openai", "acme", NOW, 0.0).open()
     with engine.begin() as db:
         db.execute(update(CREDENTIALS).values(revoked_at=BO.at))
     for change in (lambda db: revoke(db, made.credential_id, BO), lambda db: enable(db, made.credential_id, True, BO)):
@@ -259,13 +264,79 @@ def test_rotations_at_once_and_a_revocation_lose_nothing(engine: Engine) -> None
             assert one.key_version > 1
 
 
-def test_a_row_that_another_hand_wrote_in_part_is_no_key(engine: Engine) -> None:
-    """A row without ciphertext is stored as it is and never picked."""
+@pytest.mark.parametrize("column", ["kek_id", "wrapped_key", "nonce", "ciphertext"])
+def test_a_tenants_row_without_its_ciphertext_is_no_way_to_the_platforms_key(engine: Engine, column: str) -> None:
+    """A column emptied by hand leaves the tenant a key that names its row instead of opening, and rotating names it too."""
+    added(engine, "sk-platform-0123456789-wxyz")
+    broken = added(engine, tenant="acme")
     with engine.begin() as db:
-        db.execute(
-            insert(CREDENTIALS).values(
-                credential_id="cr-by-hand", provider="openai", label="", last_four="", weight=1, enabled=True,
-                created_at=NOW, key_version=1,
-            )
-        )  # fmt: skip
-    assert Keyring(KEYS, all_of(engine)).pick("openai", "acme", NOW, 0.5).credential_id is None
+        mine = update(CREDENTIALS).where(CREDENTIALS.c.credential_id == broken.credential_id)
+        db.execute(mine.values({column: None}))
+    assert_unusable(engine, broken)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("weight", "a"), ("nonce", "0123456789ab"), ("wrapped_key", "text"), ("ciphertext", 5), ("kek_id", b"local:old"),
+        ("key_version", "two"), ("created_at", "today"), ("rotated_at", b"1"), ("last_four", b"abcd"), ("tenant", b"acme"),
+        ("provider", b"openai"), ("label", b"ours"),
+    ],
+)  # fmt: skip
+def test_a_value_of_another_type_is_no_way_to_the_platforms_key(tmp_path: Path, column: str, value: object) -> None:
+    """SQLite keeps whatever a hand writes into a column; the row is named when it is opened, and nothing else fails."""
+    engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+    create_tables(engine)
+    added(engine, "sk-platform-0123456789-wxyz")
+    broken = added(engine, tenant="acme")
+    with engine.begin() as db:
+        of = {"value": value, "id": broken.credential_id}
+        db.execute(text(f"UPDATE credentials SET {column} = :value WHERE credential_id = :id"), of)
+    assert_unusable(engine, broken)
+    engine.dispose()
+
+
+def assert_unusable(engine: Engine, broken: Credential) -> None:
+    """Acme is given this credential, which does not open; others and rotation do without it, and it can be revoked."""
+    held = all_of(engine)
+    check_keys(held, KEYS)
+    keyring, changed = Keyring(KEYS, held), f"{broken.credential_id} cannot be decrypted: its row was changed"
+    picked = keyring.pick("openai", "acme", NOW, 0.0)
+    assert (picked.credential_id, picked.owner) == (broken.credential_id, "tenant")
+    with pytest.raises(CredentialError, match=changed):
+        picked.open()
+    others = keyring.pick("openai", "globex", NOW, 0.0).open()
+    assert others is not None
+    assert others.secret == "sk-platform-0123456789-wxyz"
+    rotated, [problem] = rotate(engine, BOTH, BO)
+    assert rotated == 1
+    assert changed in problem
+    with engine.begin() as db:
+        assert revoke(db, broken.credential_id, BO).revoked_at == BO.at
+    assert Keyring(BOTH, all_of(engine)).pick("openai", "acme", NOW, 0.0).owner == "platform"
+
+
+def test_revocation_acts_while_the_registry_cannot_be_used(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that reads a registry with a row it cannot use keeps what it had of that, and stops using the key all the same."""
+    monkeypatch.setenv("SEALING", f"old:{base64.b64encode(bytes(range(32))).decode()}")
+    url = engine.url.render_as_string(hide_password=False)
+    settings = Settings(key_encryption="env:SEALING", database_url=url)
+    leaked, sound = added(engine), added(engine, "sk-other-0123456789-wxyz")
+
+    async def run() -> None:
+        tools = open_tools(settings, Codec(), lambda _: None)
+
+        def picked() -> set[Any]:
+            return {tools.keyring.pick("openai", "acme", NOW, number / 9).credential_id for number in range(9)}
+
+        assert await tools.snapshot.refresh_now()
+        assert picked() == {leaked.credential_id, sound.credential_id}
+        with engine.begin() as db:
+            db.execute(insert(TASKS).values(name="broken", definition="{"))
+            revoke(db, leaked.credential_id, BO)
+        assert not await tools.snapshot.refresh_now()
+        assert picked() == {sound.credential_id}
+        await tools.at_exit.aclose()
+        await tools.transactions.close()
+
+    asyncio.run(run())

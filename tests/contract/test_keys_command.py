@@ -11,10 +11,11 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 
 from cli.main import main
 from config import limits
+from config.credential_models import CREDENTIALS
 from config.credentials import Credential, open_key, stored
 from config.database import create_tables, open_database, reading
 from config.issued_keys import issued_keys, open_signing_key
@@ -177,6 +178,17 @@ def test_a_rotation_that_leaves_something_behind_says_so(deployment: Deployment)
     assert f"Credential {made.credential_id} is encrypted under the key local:first:" in said
     assert "put the right key back" in said
     deployment.file.write_text(right)
+    assert deployment.secrets() == [SECRET]
+
+
+def test_a_key_whose_row_was_changed_is_shown_so(deployment: Deployment) -> None:
+    """The list names it, a test of its provider does not go on with the environment's key, and it can be replaced."""
+    deployment.keys("add", "--provider", "openai", given=SECRET)
+    with deployment.engine.begin() as db:
+        db.execute(update(CREDENTIALS).values(nonce=None))
+    assert "row changed" in deployment.keys("list")
+    assert "its row was changed" in deployment.providers("test", "openai", code=2)
+    deployment.providers("rotate-key", "openai", given=SECRET)
     assert deployment.secrets() == [SECRET]
 
 

@@ -86,10 +86,27 @@ def test_an_open_breaker_lets_a_key_rest_too() -> None:
     assert ring.pick("openai", "acme", NOW + 10, 0.0, {"c1": NOW + 30}.get).credential_id == "c2"
 
 
-def test_a_disabled_key_is_not_picked() -> None:
-    """A credential that was disabled or revoked is as if it were not there."""
-    ring = Keyring(KEYS, [replace(credential("c1"), enabled=False), replace(credential("c2"), sealed=None)])
+def test_a_disabled_key_of_the_platform_is_not_picked() -> None:
+    """A credential of the platform that was disabled or revoked is as if it were not there."""
+    ring = Keyring(KEYS, [replace(credential("c1"), enabled=False), gone("c2")])
     assert ring.pick("openai", "acme", NOW, 0.0).credential_id is None
+
+
+def test_a_tenant_whose_keys_are_all_disabled_is_not_given_the_platforms() -> None:
+    """Its calls say which key to enable or to revoke; one that is enabled is taken instead, and after revoking the platform's."""
+    off, platforms = replace(credential("c1", "acme"), enabled=False), credential("c2")
+    picked = Keyring(KEYS, [off, platforms]).pick("openai", "acme", NOW, 0.0)
+    assert (picked.credential_id, picked.owner) == ("c1", "tenant")
+    with pytest.raises(CredentialError, match="Credential c1 is disabled; enable it"):
+        picked.open()
+    ring = Keyring(KEYS, [off, credential("c3", "acme"), platforms])
+    assert {ring.pick("openai", "acme", NOW, number / 9).credential_id for number in range(9)} == {"c3"}
+    assert Keyring(KEYS, [gone("c1", "acme"), platforms]).pick("openai", "acme", NOW, 0.0).credential_id == "c2"
+
+
+def gone(name: str, tenant: str | None = None) -> Credential:
+    """A credential that was revoked."""
+    return replace(credential(name, tenant), enabled=False, revoked_at=NOW, sealed=None)
 
 
 def test_a_key_is_decrypted_at_each_use() -> None:
@@ -122,11 +139,18 @@ def test_no_tenant_is_given_anothers_key(
     for number in rests:
         ring.rest(f"c{number}", NOW + 1 + number)
     picked = ring.pick(provider, tenant, NOW, random)
-    usable = [one for one in made.values() if one.enabled and one.provider == provider]
-    own = {one.credential_id for one in usable if one.tenant == tenant}
-    platforms = {one.credential_id for one in usable if one.tenant is None}
+    mine = [one for one in made.values() if one.tenant == tenant and one.provider == provider]
+    own = {one.credential_id for one in mine if one.enabled} or {one.credential_id for one in mine}
+    platforms = {
+        one.credential_id for one in made.values() if one.tenant is None and one.provider == provider and one.enabled
+    }
     assert picked.owner == ("tenant" if own else "platform")
     assert picked.credential_id in (own or platforms or {None})
+    assert "planted" not in repr(picked)
+    if picked.credential_id is not None and not made[picked.credential_id].enabled:
+        with pytest.raises(CredentialError):
+            picked.open()
+        return
     key = picked.open()
     assert (key.secret if key else None) == (secret_of(picked.credential_id) if picked.credential_id else None)
-    assert "planted" not in repr(picked) + repr(key)
+    assert "planted" not in repr(key)
