@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from cli.errors import CommandError
 from cli.files import read_text, write_text
 from cli.registry_change import actions, as_data, change_options, commit, json_option, lines_of, preview, read
 from cli.stackfile import stack_settings
-from config.registry_entries import Contents, RegistryInvalid
+from config.registry_entries import Contents
 from config.registry_file import from_yaml, to_yaml
 from config.settings import Settings
 
@@ -19,7 +18,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
     action = actions(parser)
     exporting = action.add_parser("export", help="write what is registered as YAML", allow_abbrev=False)
     exporting.add_argument("--out", metavar="PATH", help="the file to write (default: standard output)")
-    importing = action.add_parser("import", help="bring the registry to what a file says", allow_abbrev=False)
+    importing = action.add_parser(
+        "import",
+        help="bring the registry to what a file says, section by section; those it leaves out stay",
+        allow_abbrev=False,
+    )
     importing.add_argument("file", metavar="PATH", help="the YAML file; - reads standard input")
     importing.add_argument("--dry-run", action="store_true", help="show what would change and write nothing")
     change_options(importing)
@@ -33,10 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
     settings = stack_settings()
     if arguments.action == "export":
         return _export(settings, arguments.out)
-    wanted = _wanted(arguments.file)
+    text = read_text(arguments.file)
+
+    def edit(before: Contents) -> Contents:
+        return from_yaml(text, before)
+
     if arguments.action == "import" and not arguments.dry_run:
-        return commit(settings, lambda _: wanted, arguments)
-    differences = preview(settings, lambda _: wanted)
+        return commit(settings, edit, arguments)
+    differences = preview(settings, edit)
     if arguments.json:
         print(json.dumps({"changes": as_data(differences)}))
     else:
@@ -49,10 +56,3 @@ def _export(settings: Settings, out: str | None) -> int:
     text = to_yaml(contents)
     write_text(out, text)
     return 0
-
-
-def _wanted(path: str) -> Contents:
-    try:
-        return from_yaml(read_text(path))
-    except RegistryInvalid as invalid:
-        raise CommandError("\n".join(invalid.problems)) from None

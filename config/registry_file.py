@@ -7,16 +7,17 @@ same text again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import yaml
 
 from config.registry_entries import WORDS, Contents, E, Entry, RegistryInvalid, definition, parse, plain
-from core.registry import Model, Provider, Route, StoredTask
+from core.registry import Model, StoredTask
 
-SECTIONS = ("providers", "models", "routes", "tasks")
+SECTIONS: Mapping[str, type[Any]] = {f"{word}s": kind for kind, word in WORDS.items()}
+NOTHING = Contents()
 TIMES = ("valid_from", "valid_until")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -53,9 +54,8 @@ def to_yaml(contents: Contents) -> str:
         "providers": {name: _shown(entry, ("name",)) for name, entry in sorted(contents.providers.items())},
         "models": {name: _shown(entry, ("provider", "name")) for name, entry in sorted(contents.models.items())},
         "routes": {name: _shown(entry, ("name",)) for name, entry in sorted(contents.routes.items())},
+        "tasks": {name: _shown(entry, ("name",)) for name, entry in sorted(contents.tasks.items())},
     }
-    if contents.tasks:
-        document["tasks"] = {name: _shown(entry, ("name",)) for name, entry in sorted(contents.tasks.items())}
     return dump(document)
 
 
@@ -65,29 +65,34 @@ def dump(document: Mapping[str, Any]) -> str:
 
 
 def load(text: str, keys: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The mapping of plain data in a YAML text, and a sentence for each of its keys that is none of these; `RegistryInvalid` for no mapping."""
+    """The mapping of plain data in a YAML text, and a sentence for each of its keys that is none of these.
+
+    `RegistryInvalid` for no mapping, and for an empty one, which may be what is left of a file.
+    """
     try:
         # A SafeLoader, which makes nothing but plain data.
-        document = yaml.load(text, _Loader) or {}
+        document = yaml.load(text, _Loader)
     except yaml.YAMLError as why:
         raise RegistryInvalid([f"The file is no YAML: {' '.join(str(why).split())}."]) from None
     named = ", ".join(keys)
+    if document is None or document == {}:
+        raise RegistryInvalid([f"The file is empty; write out what shall be empty, such as `{keys[0]}: {{}}`."])
     if not isinstance(document, dict):
         raise RegistryInvalid([f"The file is no mapping; its keys are {named}."])
     return document, [f"The file has the unknown key {k!r}; its keys are {named}." for k in document if k not in keys]
 
 
-def from_yaml(text: str) -> Contents:
-    """The contents in YAML; `RegistryInvalid` lists every key that is unknown and every value that cannot be used."""
-    document, problems = load(text, SECTIONS)
+def from_yaml(text: str, before: Contents = NOTHING) -> Contents:
+    """What a YAML text makes of the contents before it: its sections take the place of theirs, those it leaves out stay.
+
+    `RegistryInvalid` lists every key that is unknown and every value that cannot be used.
+    """
+    document, problems = load(text, tuple(SECTIONS))
     read = _Reading(document, problems)
-    providers = dict(read.section("providers", Provider))
-    models = dict(read.section("models", Model))
-    routes = dict(read.section("routes", Route))
-    tasks = dict(read.section("tasks", StoredTask))
+    sections: dict[str, Any] = {key: dict(read.section(key, kind)) for key, kind in SECTIONS.items() if key in document}
     if problems:
         raise RegistryInvalid(problems)
-    return Contents(providers, models, routes, tasks)
+    return replace(before, **sections)
 
 
 class _Reading:
@@ -99,9 +104,9 @@ class _Reading:
 
     def section(self, key: str, kind: type[E]) -> Iterator[tuple[str, E]]:
         """The entries of one section that can be used, by name."""
-        section = self._document.get(key) or {}
+        section = self._document[key]
         if not isinstance(section, dict):
-            self._problems.append(f"{key} is no mapping of names to entries.")
+            self._problems.append(f"{key} is no mapping of names to entries; write `{key}: {{}}` to empty it.")
             return
         for name, given in section.items():
             where = f"{WORDS[kind].capitalize()} {name}"

@@ -47,6 +47,7 @@ routes:
     - smart
     task: chat
     share: 50
+tasks: {}
 """
 
 
@@ -140,6 +141,8 @@ def test_an_import_does_what_the_diff_showed(shell: Shell) -> None:
         (FILE.replace("share: 50", "share: 150"), "Route chat has a share of 150 percent"),
         (FILE.replace("- smart\n    task", "- clever\n    task"), "clever is unknown"),
         (FILE.replace("kind: openai", "kind: opanai"), "unknown kind 'opanai'"),
+        ("", "The file is empty"),
+        ("providers:\n", "write `providers: {}` to empty it"),
     ],
 )
 def test_a_file_that_cannot_be_used_changes_nothing(shell: Shell, text: str, said: str) -> None:
@@ -149,6 +152,16 @@ def test_a_file_that_cannot_be_used_changes_nothing(shell: Shell, text: str, sai
     for action in ("import", "diff"):
         assert said in shell.run("config", action, shell.file(text), status=2)
     assert shell.held() == before
+
+
+def test_a_file_of_some_sections_leaves_the_others(shell: Shell) -> None:
+    """Routes in a file of their own take the place of the routes and of nothing else, in the diff as in the import."""
+    shell.hold(FILE)
+    path = shell.file("routes: {other: {targets: [eu/gpt-4o]}}")
+    assert shell.run("config", "diff", path, status=1).splitlines() == ["- route chat", "+ route other"]
+    shell.run("config", "import", path)
+    assert list(shell.held().routes) == ["other"]
+    assert (shell.held().providers, shell.held().models) == (from_yaml(FILE).providers, from_yaml(FILE).models)
 
 
 def test_a_route_hedges_when_told_so(shell: Shell) -> None:
@@ -164,7 +177,7 @@ def test_a_route_hedges_when_told_so(shell: Shell) -> None:
 
 def test_a_route_degrades_when_told_so(shell: Shell) -> None:
     """The share and the cheaper targets are kept, listed, audited and exported as they were given; `none` takes them away."""
-    shell.hold("{}")
+    shell.hold("routes: {}")
     targets = "--target", "openai/gpt-5", "--target", "openai/gpt-5-mini"
     shell.run("routes", "add", "chat", *targets, "--degrade-from", "80", "--degrade-to", "openai/gpt-5-mini")
     route = shell.held().routes["chat"]

@@ -248,7 +248,15 @@ def test_a_file_holds_everything_and_is_written_the_same_again() -> None:
     text = to_yaml(FULL)
     assert from_yaml(text) == FULL
     assert to_yaml(from_yaml(text)) == text
-    assert from_yaml(to_yaml(Contents())) == Contents()
+    assert from_yaml(to_yaml(Contents()), FULL) == Contents()
+
+
+def test_a_section_that_is_left_out_stays_as_it_is() -> None:
+    """A file of routes alone changes no provider, model or task; one that is written as empty empties its section."""
+    brought = from_yaml("routes: {s: {targets: [a]}}", FULL)
+    assert list(brought.routes) == ["s"]
+    assert (brought.providers, brought.models, brought.tasks) == (FULL.providers, FULL.models, FULL.tasks)
+    assert from_yaml("models: {}", FULL) == replace(FULL, models={})
 
 
 def test_a_file_is_stable_and_short() -> None:
@@ -257,7 +265,8 @@ def test_a_file_is_stable_and_short() -> None:
     text = to_yaml(Contents(routes=routes))
     assert text == to_yaml(Contents(routes=dict(reversed(routes.items()))))
     assert (
-        text == "providers: {}\nmodels: {}\nroutes:\n  a:\n    targets:\n    - fast\n  b:\n    targets:\n    - fast\n"
+        text
+        == "providers: {}\nmodels: {}\nroutes:\n  a:\n    targets:\n    - fast\n  b:\n    targets:\n    - fast\ntasks: {}\n"
     )
 
 
@@ -291,6 +300,11 @@ def test_times_are_read_as_people_write_them() -> None:
         ("providers: {a: {kind: openai}, a: {kind: google}}", "'a' stands twice"),
         ("providers: {a: {kind: openai}", "no YAML"),
         ("- a", "no mapping"),
+        ("", "The file is empty; write out what shall be empty, such as `providers: {}`."),
+        ("# all gone\n", "The file is empty"),
+        ("{}", "The file is empty"),
+        ("[]", "no mapping"),
+        ("providers:\n", "providers is no mapping of names to entries; write `providers: {}` to empty it"),
         ("providers: {a: !!python/object/apply:os.getcwd []}", "no YAML"),
     ],
 )
