@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from agents.model_list import CHECK_SECONDS, check_models, checkable
 from agents.outgoing import Clock, Encoder
 from agents.signals import FRESH_US
 from config import health
+from config.secrets import CredentialError
 from config.transactions import Transactions
 from core.alerts import health_changed
 from core.health import NOT_CHECKED, Check, HealthRule, after, due, with_calls
@@ -23,9 +24,13 @@ LEASE = "health"
 LOOK_SECONDS = 5.0
 #: Longer than a round of checks takes, so that a provider that hangs costs no turn.
 LEASE_US = 3 * int(CHECK_SECONDS * 1_000_000)
+#: What is wrong with a key, and says nothing of the provider while another one serves.
+OF_THE_KEY = ("auth", "limited", "key")
 
-#: The platform's key of a provider, None without one.
-KeyOf = Callable[[Provider], Awaitable[str | None]]
+#: Opens one of the platform's keys, which may ask a service; None without one, `CredentialError` where it cannot be opened.
+OpenKey = Callable[[], str | None]
+#: The platform's keys of a provider, one that gives None where it has none.
+KeysOf = Callable[[Provider], Sequence[OpenKey]]
 
 
 class Checker:
@@ -35,12 +40,12 @@ class Checker:
     """
 
     def __init__(
-        self, registry: Callable[[], Registry], key_of: KeyOf, transactions: Transactions, encoder: Encoder,
+        self, registry: Callable[[], Registry], keys_of: KeysOf, transactions: Transactions, encoder: Encoder,
         publish: Callable[[tuple[Outgoing, ...]], Awaitable[None]], clock: Clock, owner: str, rule: HealthRule,
         checked: Callable[[str, str], None] = lambda *_: None,
     ) -> None:  # fmt: skip
         self._registry = registry
-        self._key_of = key_of
+        self._keys_of = keys_of
         self._transactions = transactions
         self._encoder = encoder
         self._publish = publish
@@ -94,7 +99,23 @@ class Checker:
         return kept
 
     async def _check(self, provider: Provider) -> tuple[str, Check] | None:
-        key = await self._key_of(provider)
+        """What the first key finds that is not at fault itself, else what the last one finds; None where nothing can be asked."""
+        found = None
+        try:
+            async with asyncio.timeout(2 * CHECK_SECONDS):
+                for open_key in self._keys_of(provider):
+                    found = await self._check_with(provider, open_key)
+                    if found is None or found.result not in OF_THE_KEY:
+                        break
+        except TimeoutError:
+            found = found or Check(self._clock(), "timeout", f"It was not checked within {2 * CHECK_SECONDS:g} s.")
+        return None if found is None else (provider.name, found)
+
+    async def _check_with(self, provider: Provider, open_key: OpenKey) -> Check | None:
+        try:
+            key = await asyncio.to_thread(open_key)
+        except CredentialError as why:
+            return Check(self._clock(), "key", str(why))
         if not checkable(provider.kind, provider.base_url, key):
             return None
-        return provider.name, await check_models(provider.kind, provider.base_url, key, self._clock())
+        return await check_models(provider.kind, provider.base_url, key, self._clock())

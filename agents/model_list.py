@@ -13,7 +13,7 @@ from core.health import Check
 
 CHECK_SECONDS = 10.0
 #: What a check can find.
-RESULTS = ("good", "timeout", "connection", "limited", "auth", "status", "garbage", "calls")
+RESULTS = ("good", "timeout", "connection", "limited", "auth", "key", "status", "garbage", "calls")
 
 
 class _Api(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from config.credentials import Credential, open_key
@@ -83,6 +84,10 @@ class Keyring:
         remote = chosen.sealed is not None and not chosen.sealed.kek_id.startswith("local:")
         return Picked(chosen.credential_id, owner, until, remote, lambda: open_key(keys, chosen))
 
+    def platform_keys(self, provider: str) -> list[Callable[[], str]]:
+        """What opens the secret of each key that the platform has stored for a provider; errors as for `Picked.open`."""
+        return [partial(_secret, self._keys, one) for one in self._held.get((provider, None), ())]
+
     def rest(self, credential_id: str | None, until: int) -> None:
         """Let a limited credential rest until a time in microseconds since 1970; None, the settings' key, never rests."""
         if credential_id is not None:
@@ -90,6 +95,10 @@ class Keyring:
 
     def _rests_until(self, credential_id: str, out_until: Callable[[str], int | None]) -> int:
         return max(self._rests.get(credential_id, 0), out_until(credential_id) or 0)
+
+
+def _secret(keys: EncryptionKeys, credential: Credential) -> str:
+    return open_key(keys, credential).secret
 
 
 def _by_weight(ready: list[Credential], random: float) -> Credential:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Sequence
 
 from agents.chunks import Send
-from agents.health import Checker
+from agents.health import Checker, OpenKey
 from agents.outgoing import Encoder
 from config.registry import provider_settings
 from core.health import HealthRule
@@ -17,15 +17,14 @@ def checker(tools: Tools, send: Send) -> Checker:
     """What checks every provider while this worker has the duty; `send` publishes its alerts."""
     s, keyring = tools.settings, tools.keyring
 
-    async def key_of(served: Provider) -> str | None:
-        """The platform's key of a provider: one of the database, else that of the settings."""
-        held = await asyncio.to_thread(keyring.pick(served.name, "", tools.clock(), 0.0).open)
-        return held.secret if held is not None else provider_settings(served, s).api_key
+    def keys_of(served: Provider) -> Sequence[OpenKey]:
+        """The platform's keys of a provider: those of the database, else that of the settings."""
+        return keyring.platform_keys(served.name) or [lambda: provider_settings(served, s).api_key]
 
     tools.metrics.routing.add_checks(tools.registry().providers)
     rule = HealthRule(every_us=int(s.health_check_seconds * 1_000_000))
     encoder = Encoder(tools.codec, "complete", tools.clock)
     return Checker(
-        tools.registry, key_of, tools.transactions, encoder, send, tools.clock, tools.owner, rule,
+        tools.registry, keys_of, tools.transactions, encoder, send, tools.clock, tools.owner, rule,
         tools.metrics.routing.health_checked,
     )  # fmt: skip

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from agents.health import Checker
+from agents.health import Checker, OpenKey
 from agents.model_list import RESULTS, check_models, checkable
 from agents.outgoing import Encoder
 from agents.signals import Signals
 from agents.standings import Standings
 from config import health
+from config.credentials import Credential
 from config.database import create_tables, open_database
+from config.key_encryption import EncryptionKeys, LocalKey
+from config.keyring import Keyring
+from config.secrets import Binding, seal
 from config.transactions import Transactions
 from core.health import Check, HealthRule
 from core.outcome import Outgoing
@@ -77,6 +81,16 @@ def test_what_cannot_be_asked_is_not_checked() -> None:
     assert not checkable("echo", None, None)
 
 
+#: A key that the keyring has, and one that is gone from it.
+KEYS, GONE = EncryptionKeys((LocalKey("k1", bytes(32)),)), EncryptionKeys((LocalKey("k2", bytes(32)),))
+
+
+def credential(secret: str, keys: EncryptionKeys = KEYS) -> Credential:
+    """One of the platform's keys of OpenAI; the simulator refuses `bad-key`."""
+    sealed = seal(keys, Binding(secret, "openai", None, "", 1), secret)
+    return Credential(secret, "openai", None, "", "", 1, True, NOW, None, None, 1, sealed)
+
+
 class Worker:
     """A checker with a clock that the test sets, what it published and what it counted."""
 
@@ -84,6 +98,7 @@ class Worker:
         self.now = NOW
         self.alerts: list[tuple[str, str, str]] = []
         self.counted: list[tuple[str, str]] = []
+        self.keyring = Keyring(KEYS)
         self.transactions = Transactions(engine, 10, 0)
         self.signals = Signals(owner, lambda: self.now)
         self.standings = Standings(self.transactions, self.signals, lambda: self.now)
@@ -95,12 +110,12 @@ class Worker:
         })  # fmt: skip
         encoder = Encoder(Codec(), "health", lambda: self.now)
         self.checker = Checker(
-            lambda: registry, self._key, self.transactions, encoder, self._publish, lambda: self.now, owner, RULE,
+            lambda: registry, self._keys, self.transactions, encoder, self._publish, lambda: self.now, owner, RULE,
             lambda provider, result: self.counted.append((provider, result)),
         )  # fmt: skip
 
-    async def _key(self, provider: Provider) -> str | None:
-        return KEY
+    def _keys(self, provider: Provider) -> Sequence[OpenKey]:
+        return self.keyring.platform_keys(provider.name) or [lambda: KEY]
 
     async def _publish(self, events: tuple[Outgoing, ...]) -> None:
         for event in events:
@@ -188,6 +203,43 @@ def test_a_provider_whose_calls_fail_is_not_well_although_its_list_answers(
         # Nothing was called since, so the next check stands.
         await worker.look(after=60)
         assert await worker.state("openai") == "healthy"
+
+    with_workers(engine, simulator, use)
+
+
+@pytest.mark.parametrize(
+    ("held", "result", "says"),
+    [
+        ([credential("gone", GONE)], "key", "Credential gone is encrypted under the key local:k2"),
+        ([credential("bad-key")], "auth", "401"),
+        ([credential("bad-key"), credential("gone", GONE)], "key", "Credential gone"),
+        ([credential("bad-key"), credential("gone", GONE), credential(KEY)], "good", ""),
+    ],
+)  # fmt: skip
+def test_a_provider_is_as_well_as_its_best_key(
+    engine: Engine, simulator: Simulator, held: list[Credential], result: str, says: str
+) -> None:
+    """A key that is refused or cannot be opened fails the check where no other serves, and no other provider's check."""
+
+    async def use(worker: Worker) -> None:
+        worker.keyring.load(held)
+        for after in (0, 300, 300):
+            assert await worker.look(after)
+        assert worker.counted.count(("openai", result)) == worker.counted.count(("google", "good")) == 3
+        assert await worker.state("openai") == ("healthy" if result == "good" else "unhealthy")
+        assert [says in text for _, _, text in worker.alerts] == ([] if result == "good" else [True])
+
+    with_workers(engine, simulator, use)
+
+
+def test_a_provider_that_is_down_is_asked_with_one_key(engine: Engine, simulator: Simulator) -> None:
+    """What is not the key's fault is not tried again with another."""
+
+    async def use(worker: Worker) -> None:
+        worker.keyring.load([credential(KEY), credential("gone", GONE)])
+        simulator.hold("openai", status=503)
+        assert await worker.look()
+        assert worker.counted.count(("openai", "status")) == 1
 
     with_workers(engine, simulator, use)
 
