@@ -14,12 +14,16 @@ MB = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What an API takes: the most bytes by media type, the part types that it reads from a URL, and whether it knows tools."""
+    """What an API takes: the most bytes by media type, the part types that it reads from a URL, and whether it knows tools.
+
+    `lacks` names the parameters that it has nothing for.
+    """
 
     most_bytes: Mapping[str, int] = field(default_factory=dict)
     urls: frozenset[str] = frozenset()
     tools: bool = True
     hottest: float = 2.0
+    lacks: tuple[str, ...] = ()
 
 
 #: 50 MB a request (https://platform.openai.com/docs/guides/images-vision, .../guides/pdf-files, .../guides/audio); only images
@@ -45,6 +49,8 @@ FEATURES: dict[str, Features] = {
         },
         urls=frozenset({"image", "file"}),
         hottest=1.0,
+        # https://docs.anthropic.com/en/api/messages
+        lacks=("seed",),
     ),
     # Bytes inside a request of 100 MB, PDFs of 50 MB (https://ai.google.dev/gemini-api/docs/file-input-methods); no GIF
     # (https://ai.google.dev/gemini-api/docs/image-understanding#supported-formats).
@@ -55,7 +61,9 @@ FEATURES: dict[str, Features] = {
         },
         urls=frozenset({"image", "audio", "file"}),
     ),
-    "echo": Features(tools=False),
+    "echo": Features(
+        tools=False, lacks=("temperature", "top_p", "stop", "seed", "reasoning_effort", "provider_options")
+    ),
 }  # fmt: skip
 
 
@@ -79,6 +87,10 @@ def _unsupported(request: LlmRequest, features: Features, kind: str, model: str)
         yield f"A response_format beside tools with {model}", "leave one of them out or ask for a later model"
     if request["messages"] and request["messages"][-1]["role"] == "assistant" and no_prefill(kind, model):
         yield f"A last message of role assistant with {model}", "end with one of role user or ask for an earlier model"
+    given = {**request["parameters"], "provider_options": request["provider_options"]}
+    for name in features.lacks:
+        if given[name] not in (None, [], {}):
+            yield f"The parameter {name}", "leave it out"
     temperature = request["parameters"]["temperature"]
     if temperature is not None and temperature > features.hottest:
         yield f"A temperature of {temperature:g}", f"send at most {features.hottest:g}"

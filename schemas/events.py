@@ -101,7 +101,7 @@ class Parameters(TypedDict):
     """
     seed: int | None
     """
-    Seed for repeatable sampling where the provider offers it.
+    Seed for repeatable sampling; refused where the provider has none.
     """
     response_format: str | None
     """

@@ -45,10 +45,7 @@ FINISH = {
 
 
 def translate_request(call: LlmCall) -> dict[str, Any]:
-    """The body of `POST /v1/messages`; `ProviderError` for what the API cannot take.
-
-    The API has no seed, so a seed is left out.
-    """
+    """The body of `POST /v1/messages`; `ProviderError` for what the API cannot take."""
     refuse_unsupported(call, "anthropic")
     request, parameters = call["request"], call["request"]["parameters"]
     body: dict[str, Any] = {

@@ -31,7 +31,7 @@ FAIL = re.compile(r"fail-([45]\d\d)")
 
 
 def reply_to(call: LlmCall) -> Reply:
-    """The last message's text as the answer; `ProviderError` for tools and content that is no text."""
+    """The last message's text as the answer; `ProviderError` for tools, content that is no text, and parameters that change nothing here."""
     refuse_unsupported(call, "echo")
     said = [" ".join(part["text"] or "" for part in message["content"]) for message in call["request"]["messages"]]
     answer = said[-1]

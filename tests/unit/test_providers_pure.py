@@ -14,6 +14,7 @@ from agents.providers import anthropic as anthropic_api
 from agents.providers import google as google_api
 from agents.providers import openai as openai_api
 from agents.providers import openai_compatible as compatible_api
+from agents.providers.echo import reply_to
 from agents.providers.exchange import key_problem
 from agents.providers.failures import code_of, retry_after_ms, said, status_failure, without_secrets
 from config.settings import PROVIDER_NAMES, ProviderSettings, SettingsError
@@ -103,8 +104,10 @@ def test_compatible_servers_get_max_tokens() -> None:
 
 
 def test_anthropic_takes_every_parameter_it_has() -> None:
-    """The system text stands beside the messages, the lowest effort is low, a seed is left out."""
-    body = anthropic_api.translate_request(llm_call("anthropic", "claude-sonnet-4-5", CONVERSATION, **ALL))
+    """The system text stands beside the messages, the lowest effort is low."""
+    body = anthropic_api.translate_request(
+        llm_call("anthropic", "claude-sonnet-4-5", CONVERSATION, **ALL | {"seed": None})
+    )
     assert body == {
         "model": "claude-sonnet-4-5",
         "max_tokens": 256,
@@ -140,6 +143,32 @@ def test_google_takes_every_parameter(model: str, thinking: dict[str, Any]) -> N
             "responseMimeType": "application/json", "responseJsonSchema": SCHEMA, "thinkingConfig": thinking,
         },
     }  # fmt: skip
+
+
+#: What makes the model answer otherwise, beside messages and tools.
+CHANGING = {**{name: {name: value} for name, value in ALL.items()}, "provider_options": {"options": {"metadata": "{}"}}}
+#: What a provider has nothing for, so that it is refused; the echo follows a schema as far as the messages do.
+LACKING = {"anthropic": {"seed"}, "echo": CHANGING.keys() - {"response_format"}}
+
+
+def test_the_parameters_below_are_all_there_are() -> None:
+    """A parameter that is added has to be mapped or refused by every provider."""
+    assert CHANGING.keys() == Parameters.__annotations__.keys() - {"max_output_tokens"} | {"provider_options"}
+
+
+@pytest.mark.parametrize("parameter", CHANGING)
+@pytest.mark.parametrize("name", [*APIS, "echo"])
+def test_a_parameter_is_sent_or_refused_by_name(name: str, parameter: str) -> None:
+    """No provider drops a parameter in silence: its body holds it, or the caller is told which one it does not offer."""
+    translate: Any = APIS[name].translate_request if name in APIS else reply_to
+    asked = llm_call(name, **CHANGING[parameter])
+    if parameter not in LACKING.get(name, ()):
+        assert translate(asked) != translate(llm_call(name)) or name == "echo"
+        return
+    with pytest.raises(ProviderError) as refused:
+        translate(asked)
+    assert (refused.value.error["code"], refused.value.charged) == ("caller_unsupported_feature", "no")
+    assert f"{parameter} is not offered by {name}" in refused.value.error["message"]
 
 
 @pytest.mark.parametrize("name", APIS)
