@@ -9,6 +9,9 @@ import orjson
 from agents.providers.base import fields
 from agents.providers.streamed import Streaming, parsed
 
+#: What brings something of the message; pings, and whatever events the API may add, only keep the connection open.
+ADVANCING = ("content_block_start", "content_block_delta", "content_block_stop", "message_delta", "message_stop")
+
 
 class EventAssembler:
     """Puts the events of a stream together into a `message`; see `agents.providers.streamed.Assembler`.
@@ -19,6 +22,7 @@ class EventAssembler:
     def __init__(self) -> None:
         self.complete = False
         self.counted = False
+        self.advanced = False
         self._message: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
         self._pieces: dict[int, list[str]] = {}
@@ -26,6 +30,7 @@ class EventAssembler:
     def feed(self, data: str) -> str | None:
         """The text of one event."""
         event = parsed(data)
+        self.advanced = event["type"] in ADVANCING
         match event["type"]:
             case "message_start":
                 self._message = event["message"]

@@ -151,7 +151,7 @@ class HttpProvider:
         if not silent:
             return self._from_exception(raised, timeout)
         seconds = self._settings.stream_stall_seconds
-        what = f"The stream of {self._settings.name} was silent for {seconds:g} seconds"
+        what = f"The stream of {self._settings.name} brought nothing for {seconds:g} seconds"
         return failure(self._settings, "provider_timeout", what, "maybe", status=200)
 
     def _told(self, assembler: Assembler) -> Reply | None:

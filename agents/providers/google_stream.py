@@ -17,6 +17,7 @@ class ResponseAssembler:
     def __init__(self) -> None:
         self.complete = False
         self.counted = False
+        self.advanced = False
         self._shared: dict[str, Any] = {}
         self._candidate: dict[str, Any] = {}
         self._parts: list[Any] = []
@@ -30,9 +31,11 @@ class ResponseAssembler:
             self._candidate |= {name: value for name, value in candidate.items() if name != "content"}
             parts = list(fields(candidate.get("content")).get("parts") or ())
         self._parts += parts
+        brought = any(value for part in parts for name, value in part.items() if name != "thought")
         blocked = fields(self._shared.get("promptFeedback")).get("blockReason")
         self.complete = bool(self._candidate.get("finishReason") or (blocked and not self._candidate))
         self.counted = self.complete and (self.counted or bool(response.get("usageMetadata")))
+        self.advanced = brought or self.complete
         said = [part["text"] for part in parts if part.get("text") and not part.get("thought")]
         if said:
             return "".join(said)

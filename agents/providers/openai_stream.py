@@ -18,6 +18,7 @@ class ChunkAssembler:
     def __init__(self) -> None:
         self.complete = False
         self.counted = False
+        self.advanced = False
         self._shared: dict[str, Any] = {}
         self._choice: dict[str, Any] = {"finish_reason": None}
         self._said: dict[str, list[str]] = {"content": [], "refusal": []}
@@ -25,18 +26,23 @@ class ChunkAssembler:
 
     def feed(self, data: str) -> str | None:
         """The text of one chunk."""
-        if data == DONE:
+        self.advanced = data == DONE
+        if self.advanced:
             self.complete = self._choice["finish_reason"] is not None
             return None
         chunk = parsed(data)
         self._shared |= {name: value for name, value in chunk.items() if name != "choices" and value is not None}
         added = [self._add(choice) for choice in chunk.get("choices") or () if choice.get("index", 0) == 0]
         self.counted = (bool(chunk.get("usage")) and self._choice["finish_reason"] is not None) or self.counted
+        self.advanced |= bool(chunk.get("usage"))
         return next((text for text in added if text is not None), None)
 
     def _add(self, choice: dict[str, Any]) -> str | None:
         self._choice |= {name: choice[name] for name in ("finish_reason", "error") if choice.get(name)}
         delta = choice.get("delta") or {}
+        # Thinking has other names with every server.
+        brought = any(value for name, value in delta.items() if name != "role")
+        self.advanced |= brought or choice.get("finish_reason") is not None
         for name, said in self._said.items():
             if delta.get(name):
                 said.append(delta[name])

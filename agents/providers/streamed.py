@@ -47,11 +47,14 @@ class Streamed:
 class Assembler(Protocol):
     """Puts the events of one API's stream together; pure, and made for one stream.
 
-    `complete` when the mark that ends the stream has come, `counted` when the usage in `reported` is that of the whole call.
+    `complete` when the mark that ends the stream has come, `counted` when the usage in `reported` is that of the whole call,
+    `advanced` when the last event brought something of the answer, of its thinking or of its end: what only keeps a
+    connection open does not.
     """
 
     complete: bool
     counted: bool
+    advanced: bool
 
     def feed(self, data: str) -> str | None:
         """The text that an event adds to the answer, empty for another piece of it, None where it adds nothing.
@@ -104,18 +107,20 @@ async def follow(
 ) -> None:
     """Read a stream to its end; `ProviderError` when an event is malformed or an error, or when the end never comes.
 
-    From the first piece of the answer on, `limit` allows a silence of `settings.stream_stall_seconds`; before it, and in all,
-    what it allowed to begin with.
+    From the first piece of the answer on, `limit` allows `settings.stream_stall_seconds` without an event that advances it;
+    before it, and in all, what it allowed to begin with.
     """
     clock, ends = asyncio.get_running_loop().time, limit.when()
     events, begun = Events(), False
     async for piece in content:
+        advanced = False
         for data in _events_of(events, piece, settings):
             text = _fed(assembler, data, settings)
+            advanced |= assembler.advanced
             if text is not None:
                 begun = True
                 listener.delta(text)
-        if begun and ends is not None:
+        if begun and advanced and ends is not None:
             limit.reschedule(min(ends, clock() + settings.stream_stall_seconds))
     if not assembler.complete:
         what = f"The stream of {settings.name} ended without the mark of its end"

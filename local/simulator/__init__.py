@@ -34,7 +34,7 @@ part of the prompt. With several, the later key wins. The keys:
 - `missing_usage`: true leaves the usage out of the answer; the account has it all the same.
 - `stream`: how a stream goes, an object with: `first_token_ms` (a wait after the HTTP headers), `pace_ms` (a wait after each
   piece), and what befalls it before a piece, counted from 0: `cut_at` (the connection ends), `stall_at` with
-  `stall_seconds` (a silence), `malformed_at` (an event that is no JSON), `error_at` (an event that says overloaded, then the
+  `stall_seconds` (a silence, broken every `keep_alive_ms` by what keeps the connection open), `malformed_at` (an event that is no JSON), `error_at` (an event that says overloaded, then the
   end); `no_end`: true leaves out the last event, the mark that the answer is whole. A `fault` other than `refusal` wins.
 
 `POST /_sim/faults` with `{"provider": "google", ...directive keys...}` does so for all calls of a provider, before what

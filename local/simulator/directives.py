@@ -47,6 +47,7 @@ class Pace:
     pace_ms: float = 0
     stall_at: int | None = None
     stall_seconds: float = 0
+    keep_alive_ms: float = 0
     cut_at: int | None = None
     malformed_at: int | None = None
     error_at: int | None = None
@@ -55,7 +56,7 @@ class Pace:
 
 STEADY = Pace()
 PLACES = ("stall_at", "cut_at", "malformed_at", "error_at")
-DURATIONS = ("first_token_ms", "pace_ms", "stall_seconds")
+DURATIONS = ("first_token_ms", "pace_ms", "stall_seconds", "keep_alive_ms")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,16 @@ ARGUMENT_PIECE = 12
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What a stream says: before the first piece, each piece, after the last one, and the mark that it is whole."""
+    """What a stream says: before the first piece, each piece, after the last one, and the mark that it is whole.
+
+    `keep_alive` is what it says while it has nothing to say.
+    """
 
     opening: bytes
     pieces: tuple[bytes, ...]
     closing: bytes
     end: bytes = b""
+    keep_alive: bytes = b": keep-alive\n\n"
 
 
 def event(data: Json, name: str | None = None) -> bytes:

@@ -34,7 +34,7 @@ def script(prompt: Prompt, answer: Answer, body: Json) -> Script:
     counted = {} if usage is None else {"usage": {key: usage[key] for key in AT_THE_END if key in usage}}
     closing += _event("message_delta", delta=delta, **counted)
     deltas = tuple(_event("content_block_delta", index=0, delta=piece) for piece in pieces)
-    return Script(opening, deltas, closing, _event("message_stop"))
+    return Script(opening, deltas, closing, _event("message_stop"), _event("ping"))
 
 
 def _event(name: str, **fields: object) -> bytes:

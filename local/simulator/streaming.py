@@ -60,7 +60,7 @@ class Stream:
             if number == pace.cut_at:
                 raise Cut
             if number == pace.stall_at:
-                await _wait(pace.stall_seconds * 1_000)
+                await self._stall(response)
             if number == pace.malformed_at:
                 call.outcome = "garbled"
                 await response.write(MALFORMED)
@@ -76,6 +76,14 @@ class Stream:
             call.outcome = "garbled"
         else:
             await response.write(script.end)
+
+    async def _stall(self, response: web.StreamResponse) -> None:
+        left, pause = self._pace.stall_seconds * 1_000, self._pace.keep_alive_ms
+        while pause and left > pause:
+            await _wait(pause)
+            await response.write(self._script.keep_alive)
+            left -= pause
+        await _wait(left)
 
 
 async def _wait(milliseconds: float) -> None:

@@ -148,6 +148,7 @@ def test_a_slow_first_token_is_no_stall(simulator: Simulator, name: str) -> None
     [
         ({"cut_at": 40}, "provider_bad_answer", "cut_off"),
         ({"stall_at": 40, "stall_seconds": 60}, "provider_timeout", "cut_off"),
+        ({"stall_at": 40, "stall_seconds": 60, "keep_alive_ms": 100}, "provider_timeout", "cut_off"),
         ({"malformed_at": 40}, "provider_bad_answer", "garbled"),
         ({"error_at": 40}, "provider_unavailable", "error"),
     ],
@@ -160,6 +161,7 @@ def test_a_stream_that_breaks_is_a_failure_of_unknown_cost(
     result, heard = streamed(simulator, name, asked, stall=0.7)
     failure = failed(result)
     assert (failure.error["code"], failure.error["retryable"], failure.charged) == (code, True, "maybe")
+    assert ("brought nothing for 0.7 seconds" in failure.error["message"]) is ("stall_at" in fault)
     assert heard.pieces == [f"{' ' if number else ''}word{number:02}" for number in range(40)]
     reported = None
     if failure.reply is not None:

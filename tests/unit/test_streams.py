@@ -204,6 +204,50 @@ def test_openai_usage_that_is_never_told_is_unknown() -> None:
     assert set(reply.tokens.values()) == {None}
 
 
+def gemini(*parts: dict[str, Any], **candidate: Any) -> dict[str, Any]:
+    """A partial response of Gemini's with these parts."""
+    return {"candidates": [{"content": {"role": "model", "parts": list(parts)}, **candidate}], "modelVersion": "gemini"}
+
+
+def block(kind: str, **fields: Any) -> dict[str, Any]:
+    """An event about the first block of a message of Anthropic's."""
+    return {"type": f"content_block_{kind}", "index": 0, **fields}
+
+
+BLOCK = block("start", content_block={"type": "text", "text": ""})
+ADVANCING = [
+    ("openai", True, [
+        chunk({"content": "Hi"}), chunk({"reasoning_content": "Hm."}), chunk({"refusal": "No."}), chunk({}, "stop"),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}), chunk({}, usage={"total_tokens": 3}), "[DONE]",
+    ]),
+    ("openai", False, [chunk({}), chunk({"role": "assistant", "content": ""}), {"id": "c", "choices": [], "usage": None}]),
+    ("anthropic", True, [
+        BLOCK, block("delta", delta={"type": "thinking_delta", "thinking": "Hm."}),
+        block("delta", delta={"type": "signature_delta", "signature": "s"}),
+        block("delta", delta={"type": "text_delta", "text": "Hi"}), block("stop"),
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}}, {"type": "message_stop"},
+    ]),
+    ("anthropic", False, [{"type": "ping"}, {"type": "what_is_yet_to_come"}]),
+    ("google", True, [
+        gemini({"text": "Hi"}), gemini({"text": "Hm.", "thought": True}), gemini({"functionCall": {"name": "x", "args": {}}}),
+        gemini({"text": ""}, finishReason="STOP"),
+    ]),
+    ("google", False, [gemini(), gemini({"text": ""}), gemini({"text": "", "thought": True}), {"usageMetadata": {}}]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "advances", "events"), ADVANCING)
+def test_text_tools_thinking_and_the_end_advance_an_answer_and_a_sign_of_life_does_not(
+    name: str, advances: bool, events: list[dict[str, Any] | str]
+) -> None:
+    """What a stalled stream sends to stay open is told from what a slow one has to say."""
+    assembler, after = ASSEMBLERS[name](), []
+    for event in events:
+        fed(assembler, event)
+        after.append(assembler.advanced)
+    assert after == [advances] * len(events)
+
+
 def anthropic_events() -> list[dict[str, Any]]:
     """A message with thinking, text and the call of a tool."""
     usage = {"input_tokens": 25, "cache_read_input_tokens": 5, "output_tokens": 1, "service_tier": "standard"}
