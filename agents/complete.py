@@ -115,7 +115,7 @@ class Complete:
                 case Finished():
                     return Emit((*turn.earlier, *unpack(turn.started.answer or b"[]")))
                 case Moved(place):
-                    call = at_candidate(call, place)
+                    call, repair = at_candidate(call, place), None
                     if call["provider"] == self._name:
                         continue
                     return Emit((*turn.earlier, self._encoder.call(call, trace)))
@@ -146,7 +146,7 @@ class Complete:
                 await self._tell(call, turn, fact)
             if move is None or came_to == "left":
                 return Emit((*turn.earlier, *events))
-            repair = turn.repair_of(call) if repair is None and isinstance(move, Again) else None
+            repair = turn.repair_of(call) if isinstance(move, Again) else None
             if isinstance(move, Again) and repair is None:
                 with suppress(Cancelled):
                     await cancellation.unless(asyncio.sleep(move.wait))
@@ -235,7 +235,8 @@ class Complete:
                 attempt = Attempt(attempt_id(request["request_id"], number), number, reason, self._clock())
                 alone = repair is not None or duty.hedge or not waits_for(call)
                 to = None if alone else hedge_to(call, self._tried(call, turn, None))
-                attempt, result = await self._ask(repair or call, attempt, picked, to, trace, cancellation)
+                asked = repair if repair is not None and reason == "repair" else call
+                attempt, result = await self._ask(asked, attempt, picked, to, trace, cancellation)
                 return replace(turn, attempt=attempt, result=result, picked=picked, open=int(reason == "hedge"))
             case Lost(opened):
                 lost = Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at)
@@ -252,7 +253,8 @@ class Complete:
     def _tried(self, call: LlmCall, turn: Turn, cost_nano: int | None) -> Tried:
         """What was done for the request, the call of this round included."""
         calls = [(each.candidate, each.cost_nano) for each in turn.ended]
-        return tried_so_far(call, [*calls, (call["candidate"], cost_nano)])
+        tried = tried_so_far(call, [*calls, (call["candidate"], cost_nano)])
+        return replace(tried, repaired=call["candidate"] in turn.repairs(call["candidate"]))
 
     async def _ask(
         self, call: LlmCall, attempt: Attempt, picked: Picked, to: int | None, trace: bytes, cancellation: Cancellation

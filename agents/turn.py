@@ -32,7 +32,7 @@ class Duty:
 
     def has(self, ended: ledger.EndedAttempt) -> bool:
         """Whether this call is among them."""
-        return ended.candidate >= self.since and (self.hedge or not ended.hedge)
+        return ended.candidate >= self.since and (self.hedge or ended.reason != "hedge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Turn:
     @property
     def hedge(self) -> tuple[Outgoing, ...]:
         """The usage event of the hedge that the record stands for, where it was begun and has ended."""
-        own = (each for each in self.ended if each.hedge and each.candidate == self.duty.since)
+        own = (each for each in self.ended if each.reason == "hedge" and each.candidate == self.duty.since)
         return tuple(event for each in own for event in unpack(each.usage))
 
     def usage(self, call: LlmCall, at: int, prices: Prices) -> LlmUsage | None:
@@ -72,10 +72,20 @@ class Turn:
             return fact
         return {**fact, "credential_id": self.picked.credential_id, "credential_owner": self.picked.owner}
 
+    def repairs(self, candidate: int) -> list[int]:
+        """The places of the candidates that were asked to mend an answer, each as often; the call of this round was to `candidate`."""
+        now = [candidate] if self.attempt is not None and self.attempt.reason == "repair" else []
+        return [each.candidate for each in self.ended if each.reason == "repair"] + now
+
     def repair_of(self, call: LlmCall) -> LlmCall | None:
-        """The call that asks to mend an answer which did not follow its schema, where the call says that this shall be tried."""
+        """The call that asks to mend an answer which did not follow its schema, where the call says that this shall be tried.
+
+        A request gets one in all.
+        """
         failed = self.result
-        if not call["repair"] or not isinstance(failed, ProviderError) or failed.reply is None:
+        if not call["repair"] or self.repairs(call["candidate"]):
+            return None
+        if not isinstance(failed, ProviderError) or failed.reply is None:
             return None
         if failed.error["code"] != "provider_schema_mismatch":
             return None

@@ -36,7 +36,7 @@ from core.attempts import (
 )
 from core.degrading import Degraded
 from core.limits import Asking
-from schemas.events import CostStatus, NearLimit
+from schemas.events import AttemptReason, CostStatus, NearLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +100,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class EndedAttempt:
-    """A provider call that ended: its packed usage event, its cost, the place of the candidate that was called, whether as a hedge."""
+    """A provider call that ended: its packed usage event, its cost, the place of the candidate that was called, and why it was."""
 
     number: int
     usage: bytes
     cost_nano: int | None
     cost_status: CostStatus
     candidate: int = 0
-    hedge: bool = False
+    reason: AttemptReason = "first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +335,7 @@ def _open(row: Row[Any] | None, alive: set[str]) -> OpenAttempt | None:
 
 def _ended(rows: Iterable[Row[Any]]) -> tuple[EndedAttempt, ...]:
     return tuple(
-        EndedAttempt(a.number, a.usage, a.cost_nano, a.cost_status, a.candidate, a.reason == "hedge")
+        EndedAttempt(a.number, a.usage, a.cost_nano, a.cost_status, a.candidate, a.reason)
         for a in rows
         if a.ended_at is not None
     )

@@ -38,6 +38,8 @@ class Tried:
     cost_bound_nano: int
     #: The candidates called so far: more than those up to the present one where one was called beside another.
     places: frozenset[int] = frozenset()
+    #: Whether the present candidate was asked to mend its answer.
+    repaired: bool = False
 
 
 def next_move(
@@ -46,13 +48,14 @@ def next_move(
     """What to do after a call of the request failed; None ends it with that failure.
 
     `rule.max_attempts` bounds the calls to one candidate, the request's own `max_attempts` and `max_cost_nano_usd` those
-    to all of them. A wait that the rule or the deadline does not allow goes on to the next candidate at once.
+    to all of them. A wait that the rule or the deadline does not allow goes on to the next candidate at once, and so does a
+    candidate that could not mend its answer.
     """
     request = call["request"]
     if request["max_attempts"] is not None and tried.made >= request["max_attempts"]:
         return None
     left = room(call, tried)
-    if _fits(call["reserved_nano_usd"], left):
+    if not tried.repaired and _fits(call["reserved_nano_usd"], left):
         wait = next_wait(rule, failed, tried.here, now_us, request["deadline"], jitter)
         if wait is not None:
             return Again(wait)

@@ -80,13 +80,17 @@ class Lane:
         with self._engine.begin() as db:
             upkeep.heartbeat(db, "worker", now_us() + 3_600_000_000)
             ledger.admit(db, [ledger.Admission(request["request_id"], b"body".ljust(32), "acme", 1, None, now_us())])
+        await self.deal_with(asked)
+        [answer] = self.events(RESPONSES.record)
+        assert self.published[-1].topic == RESPONSES.name
+        return answer
+
+    async def deal_with(self, asked: LlmCall) -> None:
+        """Deal with one record of the lane, and publish what follows from it."""
         value = CODEC.encode("LlmCall", asked)
         outcome = await self._stage(Record(calls(self.name).name, 0, 0, b"", value, [], now_us()))
         assert isinstance(outcome, Emit)
         self.published += outcome.events
-        [answer] = self.events(RESPONSES.record)
-        assert self.published[-1].topic == RESPONSES.name
-        return answer
 
     def events(self, record: str) -> list[Event]:
         """What was published of one kind."""

@@ -51,6 +51,14 @@ def test_a_model_is_called_again_before_the_next_one_is() -> None:
     assert move("provider_unavailable", Tried(6, 2, 0), at_candidate(routed(), 2)) is None
 
 
+def test_a_candidate_that_could_not_mend_its_answer_is_not_called_again() -> None:
+    """Whatever became of the repair, the next candidate has its turn, or the failure is the end."""
+    repaired = Tried(2, 1, 0, repaired=True)
+    assert move("provider_schema_mismatch", repaired) == move("provider_unavailable", repaired) == Next(1)
+    assert move("provider_schema_mismatch", repaired, at_candidate(routed(), 2)) is None
+    assert move("provider_content_refused", repaired) is None
+
+
 def test_a_wait_beyond_the_deadline_goes_to_the_next_candidate_at_once() -> None:
     """Nobody waits for a provider that asks for more time than there is."""
     late = routed(deadline=NOON + 1_000_000)
