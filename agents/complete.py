@@ -27,11 +27,11 @@ from config.transactions import Transactions
 from core.attempts import FIRST_UNCHECKED, Begin, Ending, Finished, Left, Lost, Moved, Wait, attempt_id
 from core.errors import ProviderError, error
 from core.facts import Attempt
-from core.fallback import Again, Next, Tried, after_lost, at_candidate, next_candidate, next_move, tried_so_far
+from core.fallback import Again, Next, Tried, after_lost, at_candidate, next_candidate, next_move, room, tried_so_far
 from core.hedging import hedge_to, waits_for
 from core.outcome import Emit, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.reply import Reply
-from core.retry import RetryRule
+from core.retry import RetryRule, rest_left
 from schemas.cloudevents import trace_of
 from schemas.codec import Codec, Undecodable
 from schemas.events import Error, LlmCall, LlmResponse, LlmUsage, ReplyTo
@@ -108,8 +108,11 @@ class Complete:
         duty, repair = Duty(call["candidate"], call["beside"] is not None), None
         while True:
             picked = self._pick(call)
-            if repair is None:
-                await self._go_round(call, picked)
+            may_go_round = repair is None and not cancellation.requested
+            if may_go_round and (wait := await self._go_round(call, picked)):
+                with suppress(Cancelled):
+                    await cancellation.unless(asyncio.sleep(wait))
+                continue
             turn = await self._turn(call, repair, picked, duty, trace, cancellation)
             match turn.started.step:
                 case Finished():
@@ -165,20 +168,32 @@ class Complete:
         tenant = call["request"]["tenant"]
         return self._keyring.pick(self._name, tenant, self._clock(), random.random(), out_until)
 
-    async def _go_round(self, call: LlmCall, picked: Picked) -> None:
+    async def _go_round(self, call: LlmCall, picked: Picked) -> float:
         """Hand the request over to its next candidate where this one is known to fail or to refuse just now.
 
-        The last candidate is called all the same, and so is one of a request whose money is bounded, since only its calls
-        tell what is left.
+        Where no later one fits into what it may still spend, this one is called all the same, after the rest that it said
+        it needs: the seconds to wait, outside a slot, before all this is asked again.
         """
-        request = call["request"]
-        following = next_candidate(call["candidates"], call["candidate"], None)
-        if following is None or request["max_cost_nano_usd"] is not None or call["beside"] is not None:
-            return
-        now = self._clock()
-        if picked.rests_until > now or not self._signals.may_begin(self._name, call["model"], picked.credential_id):
-            passed = ledger.End(request["request_id"], self._owner, now, None, None, move_to=following)
-            await self._ledger(call).run(ledger.end, passed)
+        request, now = call["request"], self._clock()
+        deployment = self._name, call["model"], picked.credential_id
+        if call["beside"] is not None:
+            return 0.0
+        rest = rest_left(self._rules.retry, self._signals.told_until(*deployment), now, request["deadline"])
+        last = call["candidate"] + 1 >= len(call["candidates"])
+        if not rest and (last or (picked.rests_until <= now and self._signals.may_begin(*deployment))):
+            return 0.0
+        made = await self._ledger(call).run(ledger.calls_of, request["request_id"])
+        if made.answered or made.open:
+            return 0.0
+        tried = tried_so_far(call, [(each.candidate, each.cost_nano) for each in made.ended])
+        following = next_candidate(call["candidates"], call["candidate"], room(call, tried), tried.places)
+        if following is None:
+            return rest
+        passed = ledger.End(
+            request["request_id"], self._owner, now, None, None, move_to=following, counted=(len(made.ended), 0)
+        )
+        await self._ledger(call).run(ledger.end, passed)
+        return 0.0
 
     async def _tell(self, call: LlmCall, turn: Turn, fact: LlmUsage) -> None:
         """Let everybody know how a call ended."""

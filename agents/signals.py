@@ -30,6 +30,8 @@ class _Deployment:
 
     breaker: Breaker = CLOSED
     resting_until: int = 0
+    #: As far as a 429 said how long.
+    told_until: int = 0
     latest: deque[tuple[int, bool, int | None]] = field(default_factory=lambda: deque(maxlen=LATEST))
     first_tokens: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=LATEST))
     answers: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=LATEST))
@@ -66,6 +68,11 @@ class Signals:
         until = max(found.resting_until, open_until(found.breaker, self._rule) or 0)
         return until if until > self._clock() else None
 
+    def told_until(self, provider: str, model: str, credential_id: str | None = None) -> int:
+        """Until when its latest 429s told to wait, in microseconds since 1970; 0 where none did."""
+        found = self._deployments.get((provider, model, credential_id or ""))
+        return 0 if found is None else found.told_until
+
     def ended(
         self, fact: LlmUsage, retry_after_ms: int | None = None, cut_short: bool = False, streamed: bool = False
     ) -> LlmAlert | None:  # fmt: skip
@@ -80,6 +87,8 @@ class Signals:
         if code == "provider_rate_limited":
             rest = REST_US if retry_after_ms is None else retry_after_ms * 1_000
             found.resting_until = max(found.resting_until, at + rest)
+            if retry_after_ms is not None:
+                found.told_until = max(found.told_until, at + rest)
         if said != "neither":
             found.latest.append((at, said == "good", fact["provider_us"] if code is None else None))
         if code in (None, "pipeline_superseded") and fact["provider_us"] is not None:

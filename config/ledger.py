@@ -345,7 +345,8 @@ def _ending(entry: End, request: Row[Any], rows: list[Row[Any]]) -> Ending:
     done, still_open = request.answer is not None, [row for row in rows if row.ended_at is None]
     if entry.attempt is None:
         moves_back = entry.move_to is not None and entry.move_to <= request.candidate
-        return "refused" if done or still_open or moves_back else "recorded"
+        others_since = entry.counted not in (None, (len(rows), 0))
+        return "refused" if done or still_open or moves_back or others_since else "recorded"
     number = entry.attempt.number
     mine = next((row for row in still_open if row.number == number and (entry.lost or row.owner == entry.owner)), None)
     if mine is None:

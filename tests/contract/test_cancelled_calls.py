@@ -60,12 +60,13 @@ class Lane:
         self.name = name
         self.published: list[Outgoing] = []
         self.cancellations = Cancellations()
+        self.signals = Signals("worker", now_us)
         self._engine = engine
         self._transactions = Transactions(engine, 10, 0.001)
         self._provider = provider(replace(settings_of(name, simulator.url), stream_stall_seconds=5))
-        self._stage = Complete(
+        self.stage = Complete(
             CODEC, Ledgers(self._transactions), name, self._provider, CompleteRules(4, 30, RetryRule(3, 0.05, 30), 1_000_000),
-            lambda: Prices(Registry()), Keyring(EncryptionKeys(())), Signals("worker", now_us), now_us, "worker",
+            lambda: Prices(Registry()), Keyring(EncryptionKeys(())), self.signals, now_us, "worker",
             lambda _: None, self._publish, self.cancellations,
         )  # fmt: skip
 
@@ -88,7 +89,7 @@ class Lane:
     async def deal_with(self, asked: LlmCall) -> None:
         """Deal with one record of the lane, and publish what follows from it."""
         value = CODEC.encode("LlmCall", asked)
-        outcome = await self._stage(Record(calls(self.name).name, 0, 0, b"", value, [], now_us()))
+        outcome = await self.stage(Record(calls(self.name).name, 0, 0, b"", value, [], now_us()))
         assert isinstance(outcome, Emit)
         self.published += outcome.events
 

@@ -13,7 +13,7 @@ from core.errors import CODES, ProviderError, error
 from core.facts import Attempt, Spent, response, usage
 from core.outcome import Outgoing, pack, unpack
 from core.reply import NO_TOKENS, Reply, text_part
-from core.retry import RetryRule, next_wait
+from core.retry import LONGEST_SAID, RetryRule, next_wait, rest_left
 from schemas.codec import Codec
 from schemas.jsonform import from_json
 from tests.examples import NOON, call, request
@@ -112,6 +112,17 @@ def test_retries_end_at_the_limit_and_at_the_deadline() -> None:
     assert next_wait(RULE, broken, 1, NOON, NOON + 2_000_001, jitter=0.0) == 2.0
     for_ever = error("provider_rate_limited", "Come back tomorrow.", retry_after_ms=86_400_000)
     assert next_wait(RULE, for_ever, 1, NOON, None, jitter=0.0) is None
+
+
+def test_a_rest_is_waited_out_only_before_a_deadline() -> None:
+    """A model that rests is called when the rest is over; at once where that is too late, too long, or nobody said by when."""
+    second, longest = 1_000_000, int(RULE.longest * LONGEST_SAID)
+    assert rest_left(RULE, NOON + 2 * second, NOON, NOON + 3 * second) == 2.0
+    assert rest_left(RULE, NOON + 3 * second, NOON, NOON + 3 * second) == 0.0
+    assert rest_left(RULE, NOON + 2 * second, NOON, None) == 0.0
+    assert rest_left(RULE, NOON + longest * second, NOON, NOON + 9_999 * second) == longest
+    assert rest_left(RULE, NOON + longest * second + 1, NOON, NOON + 9_999 * second) == 0.0
+    assert rest_left(RULE, NOON - second, NOON, NOON + second) == 0.0
 
 
 def test_a_usage_event_states_unknown_as_null_and_refused_as_zero() -> None:

@@ -85,6 +85,7 @@ def test_a_rate_limit_rests_the_key_as_long_as_it_said() -> None:
     assert world.free("key-1")
     world.call("provider_rate_limited", credential_id="key-1")
     assert world.signals.out_until("openai", "gpt-5", "key-1") == world.now + REST_US
+    assert world.signals.told_until("openai", "gpt-5", "key-1") == world.now
 
 
 def test_impatient_callers_do_not_take_a_provider_from_all() -> None:
