@@ -184,6 +184,8 @@ class Admit:
             return Emit(unpack(admitted.answer))
         # A request that was admitted before keeps its plan and the time of its first admission, so that its call is the same event.
         kept = Plan.unpacked(admitted.plan or b"")
+        if admitted.kind == "new":
+            self._planner.admitted(kept)
         made = request if kept.made is None else self._codec.decode_blocking("LlmRequest", kept.made)
         ready = cast(LlmRequest, made)
         call = call_of(ready, kept, admitted.admitted_at, copy_to, desk.cache.key(ready, kept), admitted.near)

@@ -28,7 +28,7 @@ from core.trust import Caller, not_for
 from schemas.events import Candidate, Decision, Error, LlmCall, LlmRequest, NearLimit, ReplyTo
 
 DAY_US = 86_400_000_000
-#: Hears of each choice: provider and model of the first candidate, the route's name, the complexity where it was scored.
+#: Hears of each request that is admitted: provider and model of the first candidate, the route's name, the complexity where it was scored.
 Chosen = Callable[[str, str, str | None, float | None], None]
 #: The fields of a call that follow from the registry as it was; they are kept, so that a repetition is the same call.
 PLANNED = (
@@ -162,8 +162,6 @@ class Planner:
         choice = self._router().choose(wanted, Conditions(bound, self._standings(), refusal))
         if isinstance(choice, NoChoice):
             return choice
-        first, route = choice.candidates[0].model, choice.route.name if choice.route else None
-        self._chosen(first.provider, first.name, route, choice.complexity)
         waits = self._waits(choice, request)
         most = max(_media(request, prices.kind(each.model.provider), each.model) for each in choice.candidates)
         plan = _plan(choice, prepared, output, waits, text_tokens(request) + most + reread + output)
@@ -171,6 +169,11 @@ class Planner:
             return plan
         cheap = tuple(_named(each.model, choice.route.degrade_to) for each in choice.candidates)
         return replace(plan, degrade_from=choice.route.degrade_from, cheap=cheap)
+
+    def admitted(self, plan: Plan) -> None:
+        """Tell what was chosen for a request that is new and called by this plan."""
+        first, fields = plan.fields["candidates"][0], plan.fields
+        self._chosen(first["provider"], first["model"], fields["route"], fields["complexity"])
 
     def _waits(self, choice: Choice, request: LlmRequest) -> list[int | None]:
         """How long each candidate is waited for before another is called as well, in microseconds."""

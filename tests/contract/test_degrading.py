@@ -13,13 +13,14 @@ from sqlalchemy import Engine, select
 from agents.admit import Admit, AdmitRules
 from agents.ledgers import Ledgers
 from agents.planning import Planner
-from config import energy, energy_prices, limits
+from config import answers, energy, energy_prices, limits
 from config.limit_models import COUNTERS
 from config.registry import from_environment
 from config.settings import Settings
 from config.tasks import Tasks
 from config.transactions import Transactions
 from core.energy import EnergyPrice
+from core.facts import response
 from core.limits import Limit
 from core.outcome import Emit, Record
 from core.registry import Registry, Route, Target
@@ -46,6 +47,8 @@ class Desk:
         self.now = NOON
         self.route = ROUTE
         self.standings: dict[str, Standing] = {}
+        #: What was told of choices: provider, model, route and complexity.
+        self.chosen: list[tuple[Any, ...]] = []
 
     def put(self, *wanted: Limit) -> None:
         with self.engine.begin() as db:
@@ -61,7 +64,9 @@ class Desk:
 
         async def run() -> list[Any]:
             transactions = Transactions(self.engine, most=50, linger=0.02)
-            planner = Planner(lambda: registry, lambda: self.standings, {}, 1_000)
+            planner = Planner(
+                lambda: registry, lambda: self.standings, {}, 1_000, lambda *told: self.chosen.append(told)
+            )
             tasks = Tasks.load(Settings())
             rules = AdmitRules(1_000_000, ())
             stage = Admit(CODEC, Ledgers(transactions), lambda: tasks, planner, rules, nowhere, lambda: self.now)
@@ -70,7 +75,7 @@ class Desk:
                 value = CODEC.encode("LlmRequest", asked)
                 outcome = await stage(Record(REQUESTS.name, 0, 0, asked["request_id"].encode(), value, [], NOON))
                 assert isinstance(outcome, Emit)
-                [event] = outcome.events
+                *_, event = outcome.events
                 return CODEC.decode("LlmResponse" if "responses" in event.topic else "LlmCall", event.value)
 
             found = await asyncio.gather(*map(one, requests))
@@ -115,6 +120,26 @@ def test_from_the_share_on_the_cheaper_models_are_called(desk: Desk, hard: bool)
     ]
     assert [each["model"] for each in last["decisions"]] == [OTHER, CHEAP, STRONG]
     assert [(near["account"], near["percent"]) for near in last["near_limits"]] == [("/acme", 100)]
+
+
+def test_a_choice_is_told_once_a_request_that_is_called(desk: Desk) -> None:
+    """By the plan that is kept: the cheaper model where the route degrades; nothing of refusals, repetitions and cached answers."""
+    desk.put(Limit("/acme", "requests", "day", 5))
+    requests = [*(ask() for _ in range(5)), ask()]
+    calls = [desk.deal(each)[0] for each in requests]
+    assert calls[-1]["error"]["code"] == "policy_quota_exceeded"
+    told = [(*name.split("/"), "draft", None) for name in [STRONG] * 4 + [OTHER]]
+    assert desk.chosen == told
+    desk.deal(*requests)
+    assert desk.chosen == told
+    first, second = ask(tenant="globex", cache="use"), ask(tenant="globex", cache="use")
+    [call] = desk.deal(first)
+    answer = CODEC.encode("LlmResponse", response(call, "completed", NOON, spent=[]))
+    kept = answers.Kept(first["request_id"], "globex", answer, 70)
+    with desk.engine.begin() as db:
+        answers.keep(db, [answers.Ended(call["cache_key"], first["request_id"], kept, NOON + MINUTE)])
+    assert desk.deal(second)[0]["cost_status"] == "cached"
+    assert desk.chosen == [*told, (*STRONG.split("/"), "draft", None)]
 
 
 def test_another_tenant_keeps_the_better_model(desk: Desk) -> None:
