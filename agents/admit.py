@@ -147,7 +147,7 @@ class Admit:
         plan = desk.marked(self._plan(request, prepared, len(record.value or b""), to, now, caller))
         planned: Plan | Hit | LlmResponse = plan
         if isinstance(plan, Plan) and isinstance(prepared, Prepared):
-            planned = await desk.cache.look(prepared.request, plan) or plan
+            planned = await desk.cache.look(prepared.request, plan, caller) or plan
         copy_to = None if isinstance(to, NoReplyTo) else to
         known = _path(request) if isinstance(plan, Plan) and self._rules.refuse_unknown and not desk.unchecked else ()
         if isinstance(planned, Plan):

@@ -12,6 +12,7 @@ from agents.planning import Plan, call_of
 from config import answers
 from config.transactions import Transactions
 from core.caching import Hit, canonical, hit
+from core.trust import Caller, not_for
 from schemas.codec import Codec
 from schemas.events import LlmRequest, LlmResponse
 
@@ -39,8 +40,11 @@ class Cache:
         body = self._codec.encode("LlmRequest", canonical(request, plan.cache_shared))
         return hashlib.sha256(b"%s/%s" % (str(plan.fields["route"]).encode(), body)).digest()
 
-    async def look(self, request: LlmRequest, plan: Plan) -> Hit | None:
-        """The kept answer for a request, waited for while an equal request's call is under way; None makes it call."""
+    async def look(self, request: LlmRequest, plan: Plan, caller: Caller | None = None) -> Hit | None:
+        """The kept answer for a request, waited for while an equal request's call is under way; None makes it call.
+
+        That of a model which the caller's key is not for is not given to it.
+        """
         key = self.key(request, plan)
         if key is None or request["cache"] == "refresh":
             return None
@@ -57,5 +61,7 @@ class Cache:
             sought = replace(sought, now=self._clock())
         if found is None:
             return None
-        kept, at = self._codec.decode_blocking("LlmResponse", found.answer), self._clock()
-        return hit(call_of(request, plan, at, None, None), cast(LlmResponse, kept), found.cost_nano, at)
+        kept, at = cast(LlmResponse, self._codec.decode_blocking("LlmResponse", found.answer)), self._clock()
+        if not_for(caller, f"{kept['provider']}/{kept['model']}") is not None:
+            return None
+        return hit(call_of(request, plan, at, None, None), kept, found.cost_nano, at)

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import Engine, func, insert, select
@@ -18,7 +18,7 @@ from agents.admit import Admit, AdmitRules
 from agents.callers import SignedCallers
 from agents.ledgers import Ledgers
 from agents.planning import Planner
-from config import energy, energy_prices
+from config import answers, energy, energy_prices
 from config.credentials import Change
 from config.database import reading
 from config.energy_audit import balances
@@ -34,12 +34,13 @@ from config.tasks import Tasks
 from config.transactions import Transactions
 from core.accounts import account
 from core.energy import EnergyPrice
+from core.facts import response
 from core.limits import Limit
 from core.outcome import Emit, Headers, Outcome, Record, Reject
 from core.registry import Route, Target
 from core.trust import Caller
 from schemas.codec import Codec, Event
-from schemas.events import LlmRequest
+from schemas.events import LlmCall, LlmRequest
 from schemas.signing import KEY_ID, SIGNATURE, SIGNED_AT, signed_headers
 from streams.tools import open_tools
 from tests.examples import NOON, request
@@ -48,7 +49,9 @@ CODEC = Codec()
 KEYS = EncryptionKeys((LocalKey("test", bytes(range(32))),))
 AT = NOON // 1_000_000
 MINUTE = 60
-TWO_MODELS = Route("two", (Target("google/gemini-2.5-flash"), Target("google/gemini-2.5-pro")), task="extraction")
+TWO_MODELS = Route(
+    "two", (Target("google/gemini-2.5-flash"), Target("google/gemini-2.5-pro")), task="extraction", cache_seconds=60
+)
 
 
 class Deployment:
@@ -297,6 +300,34 @@ def test_a_key_uses_the_models_that_it_is_for(deployment: Deployment) -> None:
     dropped = [one for one in call["decisions"] if not one["kept"]]
     assert dropped
     assert all("is not for" in one["reason"] for one in dropped)
+
+
+def test_a_cached_answer_of_a_model_that_a_key_is_not_for_is_not_given_to_it(deployment: Deployment) -> None:
+    """The key's own candidate is called in its place, also while an answer is kept; a key for the model that answered gets it."""
+    asked = request(model=None, task="extraction")
+    first = deployment.call(record(asked, deployment.acme))
+    assert first["model"] == "gemini-2.5-flash"
+    answer = CODEC.encode("LlmResponse", response(cast(LlmCall, first), "completed", NOON, spent=[]))
+    kept = answers.Kept(asked["request_id"], "acme", answer, 70)
+    with deployment.engine.begin() as db:
+        answers.keep(db, [answers.Ended(first["cache_key"], asked["request_id"], kept, NOON + 1)])
+    for models, served in (
+        ((), "gemini-2.5-flash"),
+        (("google/*-flash",), "gemini-2.5-flash"),
+        (("google/*-pro",), None),
+    ):
+        again = record(
+            {**asked, "request_id": str(uuid.uuid4())}, deployment.issue(NewKey("acme", "ana", models=models))
+        )
+        [outcome] = deployment.deal(again)
+        assert isinstance(outcome, Emit)
+        *_, event = outcome.events
+        if served is None:
+            call = CODEC.decode("LlmCall", event.value)
+            assert (call["model"], call["cache_key"]) == ("gemini-2.5-pro", first["cache_key"])
+        else:
+            hit = CODEC.decode("LlmResponse", event.value)
+            assert (hit["cost_status"], hit["model"]) == ("cached", served)
 
 
 def test_a_record_that_waited_in_the_log_is_judged_by_the_brokers_time(deployment: Deployment) -> None:
