@@ -77,7 +77,7 @@ def usage(rng: random.Random, around: Sequence[int] = (NOON,), **changes: Any) -
         "provider_usage": None, "queue_us": 5, "first_token_us": None, "provider_us": rng.randrange(10**6),
         "total_us": None, "created_at": created, "admitted_at": created + 1, "started_at": created + 2,
         "first_token_at": None, "finished_at": created + 3, "route": None, "prompt_version": None,
-        "credential_id": None, "credential_owner": "platform", "saved_nano_usd": None, **changes,
+        "credential_id": None, "credential_owner": "platform", "saved_nano_usd": None, "unchecked": False, **changes,
     }  # fmt: skip
 
 
