@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, bindparam, select, update
 
-from config.dialects import inserts
+from config.dialects import inserts, upserts
 from config.limit_models import COUNTERS, LIMIT_ALERTS
 from core.accounts import PLATFORM
 from core.degrading import Degraded, degraded
@@ -31,10 +31,16 @@ from core.limits import (
     Meter,
     Refusal,
     level,
-    live,
     refusal,
 )
+from core.limits import near as near_cells
+from core.windows import Window
 from schemas.events import NearLimit
+
+#: A sliding count has one row more, its head, which whoever makes a cell of it changes: it says which one was made last. On PostgreSQL a
+#: statement that waited for a lock finds rows as they are then, and none that was made meanwhile
+#: (https://www.postgresql.org/docs/current/transaction-iso.html#XACT-READ-COMMITTED); by the head such a one is missed.
+HEAD, HEAD_AT = "last of ", 1 << 62
 
 #: An account, what is limited of it, and where a cell of its count begins.
 Place = tuple[str, str, int]
@@ -151,7 +157,7 @@ def reserve(
     moves.make(db)
     exhausted = {(*no.count.key, no.count.begins) for no in results if isinstance(no, Refusal) and no.used_up}
     _tell(db, [
-        (place, count.ends, count.limit.most, level(count, cells[count.key]), max(c.told for c in live(count, cells[count.key])), place in exhausted)
+        (place, count.ends, count.limit.most, level(count, cells[count.key]), max(c.told for c in near_cells(count, cells[count.key])), place in exhausted)
         for place, count in touched.items()
     ], max(now for _, now in asked))  # fmt: skip
     return results
@@ -203,6 +209,12 @@ def release(db: Connection, charges: Iterable[Charge], meters: Collection[Meter]
     moves.make(db)
 
 
+def _in_order(place: Place) -> tuple[str, Place]:
+    """What sorts places as their cells are locked: those of the calendar, then window by window."""
+    words = place[1].split(" ", 4)
+    return words[3] if words[2:3] == ["sliding"] else "", place
+
+
 class _Moves:
     """What is to be added to cells: used and reserved."""
 
@@ -214,13 +226,14 @@ class _Moves:
         self._by_place[place] = before[0] + used, before[1] + held
 
     def places(self) -> list[Place]:
-        return sorted(self._by_place)
+        return sorted(self._by_place, key=_in_order)
 
     def make(self, db: Connection) -> None:
         """Write them, in one order."""
         rows = [
             {"of": a, "on": s, "at": b, "more_used": used, "more_held": held}
-            for (a, s, b), (used, held) in sorted(self._by_place.items())
+            for a, s, b in self.places()
+            for used, held in [self._by_place[a, s, b]]
             if used or held
         ]
         if rows:
@@ -229,7 +242,8 @@ class _Moves:
 
 def _charge(count: Count, amounts: Amounts, cells: Sequence[Cell]) -> Charge:
     limit, held = count.limit, amounts.of(count.limit.meter) or 0
-    share = Level(held, sum(c.used + c.reserved for c in live(count, cells))).share(limit)
+    before = level(count, cells)
+    share = Level(before.used, before.reserved + held).share(limit)
     return Charge(*count.key, count.begins, limit.meter, held, limit.model, share)
 
 
@@ -240,36 +254,62 @@ def _added(cells: Sequence[Cell], begins: int, used: int, held: int) -> list[Cel
 def _locked(db: Connection, counts: Collection[Count]) -> dict[CountKey, Sequence[Cell]]:
     """The cells of counts, locked; that of the present is made where there is none yet."""
     found = _cells(db, counts)
-    missing = [c for c in counts if all(cell.begins != c.begins for cell in found[c.key])]
+    missing = [c for c in counts if not _has(found[c.key], c.begins) or (c.limit.sliding and not found[_head(c)])]
+    unseen = [
+        c for c in counts for last in found[_head(c)] if last.used >= c.since and not _has(found[c.key], last.used)
+    ]
     if missing:
-        rows = [
-            {"account": c.account, "subject": c.limit.subject, "begins": c.begins, "used": 0, "reserved": 0, "told": 0, "ends": c.ends}
-            for c in sorted(missing, key=lambda c: c.key)
-        ]  # fmt: skip
-        db.execute(_MAKE[db.dialect.name], rows)
-        # Read again: another transaction may have made it meanwhile, and used it. A batch can ask for two windows of one count.
-        again = {count.key for count in missing}
+        _make(db, missing)
+    if missing or unseen:
+        # Another transaction may have made them meanwhile, and used them. A batch can ask for two windows of one count.
+        again = {count.key for count in (*missing, *unseen)}
         found |= _cells(db, [count for count in counts if count.key in again])
     return found
 
 
+def _has(cells: Iterable[Cell], begins: int) -> bool:
+    return any(each.begins == begins for each in cells)
+
+
+def _head(count: Count) -> CountKey:
+    """By what the row is found that says which cell of a sliding count was made last, in `used`."""
+    return count.account, f"{HEAD}{count.limit.subject}"
+
+
+def _make(db: Connection, missing: Iterable[Count]) -> None:
+    """Make cells, in one order; of sliding counts after their heads, for which whoever makes another cell waits."""
+    row = {"used": 0, "reserved": 0, "told": 0, "ends": None}
+    ordered = sorted(missing, key=lambda c: _in_order((*c.key, c.begins)))
+    if heads := {
+        (*_head(c), HEAD_AT): {**row, "account": c.account, "subject": _head(c)[1], "begins": HEAD_AT, "used": c.begins}
+        for c in ordered if c.limit.sliding
+    }:  # fmt: skip
+        db.execute(_MAKE_HEAD[db.dialect.name], list(heads.values()))
+    db.execute(_MAKE[db.dialect.name], [
+        {**row, "account": c.account, "subject": c.limit.subject, "begins": c.begins, "ends": c.ends} for c in ordered
+    ])  # fmt: skip
+
+
 def _cells(db: Connection, counts: Collection[Count]) -> dict[CountKey, Sequence[Cell]]:
-    found: dict[CountKey, Sequence[Cell]] = {count.key: () for count in counts}
-    sliding: dict[int, list[Count]] = defaultdict(list)
+    """The cells of counts and the heads of sliding ones as they are found, locked: those of the calendar, then window by window."""
+    found: dict[CountKey, list[Cell]] = {key: [] for count in counts for key in (count.key, _head(count))}
+    sliding: dict[Window, list[Count]] = defaultdict(list)
     for count in counts:
-        if count.limit.sliding:
-            sliding[count.since].append(count)
+        if count.limit.sliding and count.limit.window is not None:
+            sliding[count.limit.window].append(count)
     calendar = [count for count in counts if not count.limit.sliding]
     rows: list[Row[Any]] = []
     if calendar:
         rows += db.execute(_AT, _values([(*count.key, count.begins) for count in calendar]))
-    for since, some in sliding.items():
-        rows += db.execute(_SINCE, {**_values([(*count.key, since) for count in some]), "since": since})
+    for _, some in sorted(sliding.items()):
+        since = min(count.since for count in some)
+        places = [(*key, since) for count in some for key in (count.key, _head(count))]
+        rows += db.execute(_SINCE, {**_values(places), "since": since})
     for row in rows:
         key = row.account, row.subject
-        if key in found and all(cell.begins != row.begins for cell in found[key]):
-            found[key] = [*found[key], Cell(row.begins, row.used, row.reserved, row.told)]
-    return found
+        if key in found:
+            found[key].append(Cell(row.begins, row.used, row.reserved, row.told))
+    return {**found}
 
 
 def _values(places: Iterable[Place]) -> dict[str, list[str] | list[int]]:
@@ -322,5 +362,6 @@ _MOVE = (
     .values(used=COUNTERS.c.used + bindparam("more_used"), reserved=COUNTERS.c.reserved + bindparam("more_held"))
 )
 _TOLD = update(COUNTERS).where(*_PLACE)
+_MAKE_HEAD = upserts(COUNTERS, lambda new: {"used": new["used"]})
 _MAKE = {name: insert.on_conflict_do_nothing() for name, insert in inserts(COUNTERS).items()}
 _RAISE = {name: insert.on_conflict_do_nothing() for name, insert in inserts(LIMIT_ALERTS).items()}

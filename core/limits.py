@@ -6,10 +6,11 @@ used takes the bound's place, in the window of its admission.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from typing import Literal
 
 from core.accounts import ANY, patterns_of, tenant_of
@@ -85,9 +86,9 @@ class Asking:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What a limit counts for one account at one time: the cells from `since` on, of which that at `begins` takes more.
+    """What a limit counts for one account at one time: the cell at `begins` takes more, in a window that begins at `since`.
 
-    A calendar window has one cell; `since` and `begins` are equal. `ends` is when what is used now stops counting, at the
+    A calendar window has one cell; `since` and `begins` are equal. A cell of a sliding one is in the windows that end later too. `ends` is when what is used now stops counting, at the
     latest; None where it counts until it is given back.
     """
 
@@ -120,10 +121,14 @@ class Level:
     used: int
     reserved: int
 
+    @property
+    def taken(self) -> int:
+        """What is used or held."""
+        return self.used + self.reserved
+
     def share(self, limit: Limit) -> int:
         """Percent of the limit that is used or held, rounded down."""
-        taken = self.used + self.reserved
-        return taken * 100 // limit.most if limit.most else 100 if taken else 0
+        return self.taken * 100 // limit.most if limit.most else 100 if self.taken else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,7 @@ class Refusal:
                 "policy_unpriced_model",
                 f"{whose}, and a model that may answer the request has no price; give it one or name another.",
             )
-        left = max(0, limit.most - self.level.used - self.level.reserved)
+        left = max(0, limit.most - self.level.taken)
         said = f"{whose}; {amount_shown(limit.meter, left)} of it are left and the request may take {amount_shown(limit.meter, self.asked)}"
         if self.retry_after_ms is None:
             return error(code, f"{said}, more than the whole limit; ask for less or raise the limit.")
@@ -282,15 +287,31 @@ def covers(limit: Limit, models: Iterable[str]) -> bool:
     return limit.model is None or any(fnmatchcase(model, limit.model) for model in models)
 
 
-def live(count: Count, cells: Iterable[Cell]) -> list[Cell]:
-    """Those of a count's cells that count now."""
-    return [each for each in cells if count.since <= each.begins <= count.begins]
+def near(count: Count, cells: Iterable[Cell]) -> list[Cell]:
+    """Those of a count's cells that are in one window with the cell that takes more, in their order."""
+    span = count.begins - count.since
+    return sorted((each for each in cells if abs(each.begins - count.begins) <= span), key=attrgetter("begins"))
+
+
+def _windows(count: Count, cells: Iterable[Cell]) -> Iterator[Level]:
+    """How full the windows are that the cell that takes more is in, also those that end later; parts of some come as well."""
+    counted = near(count, cells)
+    if not counted or counted[-1].begins <= count.begins:
+        yield Level(sum(each.used for each in counted), sum(each.reserved for each in counted))
+        return
+    used, reserved, inside = 0, 0, deque[Cell]()
+    for each in counted:
+        inside.append(each)
+        used, reserved = used + each.used, reserved + each.reserved
+        while inside[0].begins < each.begins - (count.begins - count.since):
+            out = inside.popleft()
+            used, reserved = used - out.used, reserved - out.reserved
+        yield Level(used, reserved)
 
 
 def level(count: Count, cells: Iterable[Cell]) -> Level:
-    """How full a count is by those of its cells that count now."""
-    counted = live(count, cells)
-    return Level(sum(each.used for each in counted), sum(each.reserved for each in counted))
+    """How full a count is: the fullest window that has in it what is charged now, whatever came first."""
+    return max(_windows(count, cells), key=attrgetter("taken"))
 
 
 def refusal(
@@ -308,7 +329,7 @@ def refusal(
         full = level(count, here)
         if wanted is None:
             found.append(Refusal(count, full, None, None))
-        elif full.used + full.reserved + wanted > count.limit.most:
+        elif full.taken + wanted > count.limit.most:
             found.append(Refusal(count, full, wanted, _again_in_ms(count, here, full, wanted, now)))
     return max(
         found, key=lambda each: float("inf") if each.retry_after_ms is None else each.retry_after_ms, default=None
@@ -326,9 +347,10 @@ def _again_in_ms(count: Count, cells: Sequence[Cell], full: Level, wanted: int, 
         return SOON_MS
     if not count.limit.sliding or count.limit.window is None:
         return -(-(count.ends - now) // 1_000)
-    left = full.used
+    counted = sorted((each for each in cells if count.since <= each.begins), key=attrgetter("begins"))
+    left = sum(each.used for each in counted)
     length = LENGTHS[count.limit.window] * US
-    for each in sorted((c for c in cells if count.since <= c.begins), key=lambda c: c.begins):
+    for each in counted:
         left -= each.used
         if left + wanted <= most:
             # A cell is out once the window begins at its end.

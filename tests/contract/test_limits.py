@@ -22,7 +22,7 @@ from core.attempts import Begin, OverLimit
 from core.limits import Amounts, Asking, Limit
 
 NOW = 1_795_258_680_000_000
-DAY = 86_400_000_000
+SECOND, DAY = 1_000_000, 86_400_000_000
 
 
 class Book:
@@ -138,6 +138,46 @@ def test_a_batch_over_the_end_of_a_window_counts_in_both(book: Book) -> None:
     with book.engine.begin() as db:
         kinds = [admitted.kind for admitted in ledger.admit(db, entries)]
     assert kinds == ["refused", "new", "refused", "new", "refused"]
+
+
+def test_who_asks_a_little_earlier_and_comes_second_finds_no_room(book: Book) -> None:
+    """A sliding window that ends after a request has it in it too: across the border of a cell, whatever comes first."""
+    book.put(Limit("/acme", "requests", "minute", 1, sliding=True))
+    second = NOW // SECOND * SECOND + SECOND
+    assert book.admit(now=second)[1].kind == "new"
+    assert [book.admit(now=second - ago)[1].kind for ago in (1, 30 * SECOND, 60 * SECOND)] == ["refused"] * 3
+    assert book.admit(now=second - 61 * SECOND)[1].kind == "new"
+
+
+@pytest.mark.parametrize("earlier", [(), (-1,), (0,)], ids=["none before", "one before", "one in its second"])
+def test_whoever_waits_for_another_sees_what_that_one_took(book: Book, earlier: tuple[int, ...]) -> None:
+    """Two transactions at once in two seconds of a sliding minute: the one that has to wait knows the second that it did not find."""
+    book.put(Limit("/acme", "requests", "minute", 1 + len(earlier), sliding=True))
+    second = NOW // SECOND * SECOND
+    for ago in earlier:
+        assert book.admit(now=second + ago * SECOND)[1].kind == "new"
+    kinds: list[str] = []
+    other = threading.Thread(target=lambda: kinds.append(book.admit(now=second)[1].kind))
+    with book.engine.begin() as db:
+        asking = Asking(path_of("acme", None, None, None), None, ("openai/gpt-5",), Amounts(1, 1))
+        entry = ledger.Admission(str(uuid.uuid4()), bytes(32), "acme", 1, None, second + SECOND, b"", asking)
+        assert ledger.admit(db, [entry])[0].kind == "new"
+        other.start()
+        # Long enough for it to ask and to wait; one that asks later finds everything.
+        other.join(0.5)
+    other.join()
+    assert kinds == ["refused"]
+
+
+def test_a_later_call_of_a_request_finds_no_room_in_a_sliding_window_that_others_filled(book: Book) -> None:
+    """It counts where the request was admitted, in every window that has that in it, also those that ended since."""
+    book.put(Limit("/acme", "tokens", "minute", 20, sliding=True))
+    one, _ = book.admit()
+    book.start(one)
+    book.end(one, 1, 90, answer=None)
+    book.settle(one, 1, 90, tokens=10)
+    assert book.admit(now=NOW + 30 * SECOND)[1].kind == "new"
+    assert isinstance(book.start(one, now=NOW + 31 * SECOND), OverLimit)
 
 
 def test_a_limit_without_a_price_to_hold_lets_nothing_through(book: Book) -> None:

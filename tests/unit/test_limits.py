@@ -176,12 +176,16 @@ def test_a_sliding_window_says_when_its_oldest_cells_are_out() -> None:
         assert (refusal([then], {count.key: cells}, Amounts(1, 1), NOW + later) is None) == fits
 
 
-@given(st.lists(st.tuples(st.integers(0, 200 * US), st.integers(1, 5)), max_size=60))
-def test_a_sliding_limit_is_never_over_in_any_window(arrivals: list[tuple[int, int]]) -> None:
-    """Whatever arrives when, no span of a minute holds more than the limit."""
+@given(st.lists(st.tuples(st.integers(0, 200 * US), st.integers(1, 5), st.booleans()), max_size=60), st.data())
+def test_a_sliding_limit_is_never_over_in_any_window(
+    arrivals: list[tuple[int, int, bool]], data: st.DataObject
+) -> None:
+    """Whatever arrives when and in whatever order, and asks for more later, no span of a minute holds more than the limit."""
     limit = Limit("/acme", "tokens", "minute", 10, sliding=True)
     limits, cells, taken = Limits(1, (limit,)), dict[int, int](), list[tuple[int, int]]()
-    for at, tokens in sorted(arrivals):
+    for new, tokens, again in arrivals:
+        # A further call counts where its request was admitted.
+        at = data.draw(st.sampled_from(taken))[0] if again and taken else new
         count = limits.counts(asking(), at)[0]
         here = [Cell(begins, used, 0) for begins, used in cells.items()]
         if refusal([count], {count.key: here}, Amounts(0, tokens), at) is None:
@@ -189,6 +193,17 @@ def test_a_sliding_limit_is_never_over_in_any_window(arrivals: list[tuple[int, i
             taken.append((at, tokens))
     for end, _ in taken:
         assert sum(tokens for at, tokens in taken if end - 60 * US < at <= end) <= 10
+
+
+@given(st.dictionaries(st.integers(0, 200), st.integers(1, 9), max_size=40), st.integers(0, 200))
+def test_a_sliding_level_is_that_of_the_fullest_window(used: dict[int, int], here: int) -> None:
+    """Of all rows of cells as long as a window that have in them the cell that is charged; no fuller than that, too."""
+    limits, width = Limits(1, (Limit("/acme", "tokens", "minute", 10, sliding=True),)), US
+    count = limits.counts(asking(), NOW // width * width + here * width)[0]
+    first = count.begins - here * width
+    cells = [Cell(first + place * width, amount, 0) for place, amount in used.items()]
+    windows = (range(last - CELLS, last + 1) for last in range(here, here + CELLS + 1))
+    assert level(count, cells).used == max(sum(used.get(place, 0) for place in window) for window in windows)
 
 
 def test_levels_and_words() -> None:
