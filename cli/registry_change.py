@@ -21,7 +21,7 @@ from cli import kafka
 from cli.amounts import NOTHING, plain
 from cli.errors import CommandError
 from cli.refresh import publish_refresh
-from config.database import open_database, reading
+from config.database import in_the_way, open_database, reading
 from config.registry import apply, complete, lane_names
 from config.registry_edits import Edit
 from config.registry_entries import Contents, RegistryInvalid
@@ -63,6 +63,11 @@ def database(settings: Settings) -> Iterator[Engine]:
     except RegistryInvalid as refused:
         raise CommandError("\n".join(refused.problems)) from None
     except SQLAlchemyError as error:
+        if in_the_way(error):
+            raise CommandError(
+                f"Others were at work in the database at {engine.url.render_as_string()} and in the way "
+                f"({type(error.__cause__).__name__}); nothing was changed, run the command again."
+            ) from None
         raise CommandError(
             f"The database at {engine.url.render_as_string()} cannot be used ({type(error).__name__}); "
             "start it, run `millstream migrate`, or set MILLSTREAM_DATABASE_URL."

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from config.settings import SettingsError
 from config.upgrade import upgrade
@@ -17,6 +17,8 @@ from config.upgrade import upgrade
 SQLITE_BUSY_SECONDS = 60.0
 SQLITE_PAUSE_SECONDS = 0.001
 _READING = "millstream_reading"
+#: serialization_failure, deadlock_detected, lock_not_available (https://www.postgresql.org/docs/current/errcodes-appendix.html).
+_IN_THE_WAY = ("40001", "40P01", "55P03")
 
 
 def open_database(url: str) -> Engine:
@@ -55,6 +57,13 @@ def reading(engine: Engine) -> Iterator[Connection]:
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with engine.connect().execution_options(**options) as db:
         yield db
+
+
+def in_the_way(error: SQLAlchemyError) -> bool:
+    """Whether other transactions were in the way, so that the same can succeed when it is tried again."""
+    why = getattr(error, "orig", None)
+    busy = (getattr(why, "sqlite_errorcode", None) or 0) & 0xFF == sqlite3.SQLITE_BUSY
+    return busy or getattr(why, "sqlstate", None) in _IN_THE_WAY
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Row, bindparam, select, update
 
-from config import counting
+from config import counting, gate
 from config.dialects import upserts
 from config.models import ACCOUNTS, ATTEMPTS, REQUESTS
 from core.limits import Meter
@@ -37,8 +37,11 @@ def month_of(now: int) -> str:
 
 
 def requests_of(db: Connection, ids: Iterable[str]) -> Sequence[Row[Any]]:
-    """The rows of these requests, locked in one order, so that two transactions cannot wait for each other."""
-    return db.execute(_REQUESTS_OF, {"ids": sorted(set(ids))}).all()
+    """The rows of these requests, locked in one order, so that two transactions cannot wait for each other.
+
+    What binds requests does not change from then on until the end of the transaction (`config.gate`).
+    """
+    return db.execute(_REQUESTS_OF[db.dialect.name], {"ids": sorted(set(ids))}).all()
 
 
 def attempts_of(db: Connection, ids: Iterable[str]) -> dict[str, list[Row[Any]]]:
@@ -92,12 +95,13 @@ def move(db: Connection, moves: dict[tuple[str, str], tuple[int, int, int]]) -> 
 
 
 #: Built once: building a statement costs more than running it.
-_REQUESTS_OF = (
-    select(REQUESTS)
-    .where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True)))
+_REQUESTS_OF = {
+    name: select(REQUESTS)
+    .where(REQUESTS.c.request_id.in_(bindparam("ids", expanding=True)), *entered)
     .order_by(REQUESTS.c.request_id)
     .with_for_update()
-)
+    for name, entered in gate.ENTERED.items()
+}
 _ATTEMPTS_OF = (
     select(ATTEMPTS).where(ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True))).order_by(ATTEMPTS.c.number)
 )

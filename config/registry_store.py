@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from config import gate
 from config.registry_entries import WORDS, Contents, E, Entry, RegistryInvalid, parse, plain
 from config.registry_models import MODELS, PROVIDERS, REGISTRY_AUDIT, REGISTRY_VERSION, ROUTES, TASKS
 from core.registry import Model, Provider, Route, StoredTask
@@ -128,7 +129,8 @@ def audited(db: Connection, version: int, found: tuple[Difference, ...], by: str
 
 
 def take_version(db: Connection) -> int:
-    """The version, its row locked until the end of the transaction."""
+    """The version, its row locked until the end of the transaction; nobody works on requests until then."""
+    gate.close(db)
     dialect = postgresql if db.dialect.name == "postgresql" else sqlite
     db.execute(dialect.insert(REGISTRY_VERSION).values(id=1, version=0).on_conflict_do_nothing())
     return int(db.execute(select(REGISTRY_VERSION.c.version).with_for_update()).scalar_one())
