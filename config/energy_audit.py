@@ -9,9 +9,9 @@ from itertools import groupby
 
 from sqlalchemy import Connection, func, select
 
+from config.asking import unpacked_asking
 from config.energy import unpacked
 from config.energy_models import ENERGY_ENTRIES, ENERGY_GRANTS
-from config.limits import unpacked_asking
 from config.models import REQUESTS
 
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from sqlalchemy import Connection, Row, bindparam, update
 
 from config import counting, energy, energy_prices, limits
+from config.asking import unpacked_asking
 from config.counting import Charge
 from config.ledger_rows import move
-from config.limits import unpacked_asking
 from config.models import REQUESTS
 from core.attempts import Begin, Left, OverLimit, Step
 from core.degrading import Degraded

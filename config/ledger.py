@@ -17,9 +17,9 @@ import orjson
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from config import answers, counting, energy
+from config.asking import packed_asking
 from config.holding import PLACES, NotAdmitted, Taken, hold_more, verdicts
 from config.ledger_rows import THIS_ATTEMPT, attempts_of, in_turn, month_of, move, release, requests_of
-from config.limits import packed_asking
 from config.models import ATTEMPTS, REQUESTS
 from config.upkeep import living
 from core.attempts import (

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, Row, select
 
 from config.counting import Place, unpacked
 from config.ledger_rows import month_of
 from config.limit_models import COUNTERS
-from config.limits import MONEY_OF_A_MONTH, read, unpacked_asking
-from config.models import ADJUSTMENTS, ATTEMPTS, REQUESTS
+from config.limits import read
+from config.models import ADJUSTMENTS
+from config.recounting import MONEY_OF_A_MONTH, admitted
 from config.registry_store import version_of
 from core.accounts import tenant_of
 from core.limits import Asking, Count, Limit, Limits
-
-AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,8 @@ class Counted:
 def counted(db: Connection, now: int, keep_days: int) -> list[Counted]:
     """Every cell that a present limit counts in, of those that are not forgotten after `keep_days`; `now` in microseconds.
 
-    What was admitted in a window that began before the ledger's memory may be missing in its sums.
+    What was admitted in a window that began before the ledger's memory may be missing in its sums. A window that was over
+    before its limit was set has no counter and is left out.
     """
     limits = read(db, version_of(db))
     rows = {(row.account, row.subject, row.begins): row for row in db.execute(select(COUNTERS))}
@@ -51,10 +51,11 @@ def counted(db: Connection, now: int, keep_days: int) -> list[Counted]:
     adjusted |= {(None, month) for _, month in adjusted}
     used, held = Counter[Place](), Counter[Place]()
     places = {place: limit for place in rows if (limit := limits.find(*place[:2])) is not None}
-    for request, calls in _admitted(db):
-        asking = unpacked_asking(request.asking)
+    for request, asking, calls in admitted(db):
         for count in _kept(limits, asking, request.admitted_at, now - keep_days * 86_400_000_000):
             place = (*count.key, count.begins)
+            if place not in rows and count.ends is not None and count.ends <= now:
+                continue
             places[place] = count.limit
             used[place] += _used(count.limit, asking, calls)
         through = request.answered and all(call.settled for call in calls)
@@ -93,21 +94,4 @@ def _used(limit: Limit, asking: Asking, calls: Sequence[Row[Any]]) -> int:
     return sum((call.cost_nano or 0) if call.charged_nano is None else call.charged_nano for call in settled)
 
 
-def _admitted(db: Connection) -> Iterator[tuple[Row[Any], list[Row[Any]]]]:
-    """Every request that the ledger remembers as one that was admitted, with its calls."""
-    for rows in db.execute(_REQUESTS).partitions(AT_ONCE):
-        calls: dict[str, list[Any]] = defaultdict(list)
-        for call in db.execute(_CALLS, {"ids": [row.request_id for row in rows]}):
-            calls[call.request_id].append(call)
-        yield from ((row, calls[row.request_id]) for row in rows)
-
-
-_REQUESTS = select(
-    REQUESTS.c.request_id, REQUESTS.c.admitted_at, REQUESTS.c.asking, REQUESTS.c.charges,
-    REQUESTS.c.answer.is_not(None).label("answered"),
-).where(REQUESTS.c.asking.is_not(None)).execution_options(yield_per=AT_ONCE)  # fmt: skip
 _ADJUSTED = select(ADJUSTMENTS.c.account, ADJUSTMENTS.c.window).distinct()
-_CALLS = select(
-    ATTEMPTS.c.request_id, ATTEMPTS.c.settled, ATTEMPTS.c.candidate, ATTEMPTS.c.tokens, ATTEMPTS.c.cost_nano,
-    ATTEMPTS.c.charged_nano,
-).where(ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True)))  # fmt: skip

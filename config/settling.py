@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, update
 
 from config import counting, limits
+from config.asking import unpacked_asking
 from config.dialects import inserts
 from config.ledger_rows import THIS_ATTEMPT, attempts_of, month_of, move, release, requests_of
 from config.models import ADJUSTMENTS, ATTEMPTS, REQUESTS
@@ -127,7 +128,7 @@ def _charged(entry: Settlement) -> int:
 
 
 def _spent(entry: Settlement, request: Row[Any]) -> counting.Spent:
-    bound = limits.unpacked_asking(request.asking).amounts.tokens
+    bound = unpacked_asking(request.asking).amounts.tokens
     return counting.Spent(
         counting.unpacked(request.charges),
         entry.model,
