@@ -30,6 +30,8 @@ from schemas.events import Candidate, Decision, Error, LlmCall, LlmRequest, Near
 DAY_US = 86_400_000_000
 #: Hears of each request that is admitted: provider and model of the first candidate, the route's name, the complexity where it was scored.
 Chosen = Callable[[str, str, str | None, float | None], None]
+#: Whether the calls to a provider for a tenant are made with the tenant's own key.
+OwnKey = Callable[[str, str], bool]
 #: The fields of a call that follow from the registry as it was; they are kept, so that a repetition is the same call.
 PLANNED = (
     "route",
@@ -123,16 +125,18 @@ class Planner:
     def __init__(
         self, registry: Callable[[], Registry], standings: Callable[[], Mapping[str, Standing]],
         patterns: Mapping[str, Sequence[str]], default_output: int, chosen: Chosen = lambda *_: None,
-        default_price: Tiers | None = None,
+        default_price: Tiers | None = None, own_key: OwnKey = lambda *_: False,
     ) -> None:  # fmt: skip
         """`patterns` are models beyond the price list, by kind of provider; `default_output` bounds the output tokens of a request
-        without a limit, and `default_price` is that of models without one.
+        without a limit, and `default_price` is that of models without one. `own_key` says of a provider and a tenant whether the
+        calls are made with the tenant's own key; whether that one may be called is known where it is.
         """
         self._router = following(registry, lambda found: _router(found, patterns))
         self._prices = following(registry, partial(Prices, default=default_price))
         self._standings = standings
         self._default_output = default_output
         self._chosen = chosen
+        self._own_key = own_key
 
     def plan(self, prepared: Prepared, now: int, caller: Caller | None = None) -> Plan | NoChoice:
         """The plan for a prepared request, or why no model can answer it that the caller's key is for."""
@@ -158,8 +162,11 @@ class Planner:
                 or unbounded_by(*of, price(model), model.context_tokens)
             )
 
+        def own_key(provider: str) -> bool:
+            return self._own_key(provider, request["tenant"])
+
         wanted = asked({**request, "task": prepared.task}, output, now)
-        choice = self._router().choose(wanted, Conditions(bound, self._standings(), refusal))
+        choice = self._router().choose(wanted, Conditions(bound, self._standings(), refusal, own_key))
         if isinstance(choice, NoChoice):
             return choice
         waits = self._waits(choice, request)

@@ -58,6 +58,10 @@ class Keyring:
             owner: tuple(one for one in of_owner if one.enabled) or tuple(of_owner) for owner, of_owner in held.items()
         }
 
+    def has_own(self, provider: str, tenant: str) -> bool:
+        """Whether a tenant's calls are made with keys of its own."""
+        return (provider, tenant) in self._held
+
     def pick(
         self,
         provider: str,

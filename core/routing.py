@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from core.asked import Asked
 from core.complexity import complexity
@@ -34,22 +34,30 @@ def _takes_all(_: Model) -> Error | None:
     return None
 
 
+def _platforms(provider: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Conditions:
     """What is known beside the registry.
 
     `standings` are by provider and by `provider/model`; a model has the worse of both. `bound` is the most that one call of this request
-    to a model can cost, in nano-USD, None without a price. `refusal` says what of the request a model's API cannot take.
+    to a model can cost, in nano-USD, None without a price. `refusal` says what of the request a model's API cannot take. `own_key`
+    says of a provider whether it is called with a key of the tenant's own, of which the standings say nothing.
     """
 
     bound: Callable[[Model], int | None]
     standings: Mapping[str, Standing] = field(default_factory=dict)
     refusal: Callable[[Model], Error | None] = _takes_all
+    own_key: Callable[[str], bool] = _platforms
 
     def standing(self, model: Model) -> Standing:
-        """How a model does, its provider considered."""
-        standings = self.standings
-        return together(standings.get(model.full_name, UNKNOWN), standings.get(model.provider, UNKNOWN))
+        """How a model does, its provider considered; another's key that rests or fails says nothing of the tenant's own."""
+        own, provider = self.standings.get(model.full_name, UNKNOWN), self.standings.get(model.provider, UNKNOWN)
+        if (own.breaker_open_until or own.resting_until) and self.own_key(model.provider):
+            own = replace(own, breaker_open_until=None, resting_until=None)
+        return together(own, provider)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ def admit(tools: Tools, _: Send) -> Handler:
     )  # fmt: skip
     planner = Planner(
         tools.registry, tools.standings.current, s.models, s.default_max_output_tokens, tools.metrics.routing.chosen,
-        s.default_price,
+        s.default_price, tools.keyring.has_own,
     )  # fmt: skip
     partitions = tools.reply_topics.partitions
     files = Tasks.load(s)

@@ -41,6 +41,7 @@ def test_a_tenants_own_key_comes_first() -> None:
     )
     assert (platforms.credential_id, platforms.owner) == ("c1", "platform")
     assert ring.pick("google", "acme", NOW, 0.9).credential_id == "c3"
+    assert [ring.has_own("openai", tenant) for tenant in ("acme", "globex")] == [True, False]
 
 
 def test_without_a_key_the_settings_serve() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from agents.planning import Plan, Planner, call_of
 from config.registry import from_environment
 from config.settings import Settings
@@ -60,3 +62,25 @@ def test_the_candidates_to_do_without_are_those_that_no_name_of_degrade_to_stand
     assert plan.without({2: "gone"}).dearer == ()
     assert plan.without({0: "gone", 1: "gone"}).dearer == ()
     assert planned(*(replace(model, enabled=False) for model in small)).dearer == ()
+
+
+@pytest.mark.parametrize("out", [{"resting_until": NOON + 1}, {"breaker_open_until": NOON + 1}])
+def test_a_tenant_with_a_key_of_its_own_does_not_wait_for_the_platforms(out: dict[str, int]) -> None:
+    """What keeps the platform's key back drops the model for those alone who are called with it; ill health drops it for all."""
+    registry = from_environment(Settings(), NOON)
+    route = Route("r", tuple(map(Target, MODELS)), task="t")
+    standings: dict[str, Standing] = {MODELS[0]: Standing(**out)}
+    planner = Planner(
+        lambda: Registry(registry.providers, registry.models, (route,)), lambda: standings, {}, 1_000,
+        own_key=lambda provider, tenant: (provider, tenant) == ("openai", "acme"),
+    )  # fmt: skip
+
+    def models(tenant: str) -> tuple[str, ...]:
+        plan = planner.plan(Prepared(request(model=None, task="t", tenant=tenant), "t", None, False), NOON)
+        assert isinstance(plan, Plan)
+        return plan.models
+
+    assert models("acme") == MODELS
+    assert models("globex") == MODELS[1:]
+    standings["openai"] = Standing("unhealthy")
+    assert models("acme") == MODELS[1:]
