@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from core.asked import Asked
@@ -40,3 +41,10 @@ def an_id(number: int) -> str:
 
 def ask(**changes: Any) -> Asked:
     return Asked(**{"request_id": an_id(1), "now": NOON, **changes})
+
+
+def choose(
+    registry: Registry, one: Asked, known: Mapping[str, Standing], bounds: Mapping[str, int | None]
+) -> Choice | NoChoice:  # fmt: skip
+    """What a new router makes of a request; `bounds` are by full name."""
+    return Router(registry).choose(one, Conditions(lambda model: bounds.get(model.full_name), known))

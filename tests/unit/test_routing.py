@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from fractions import Fraction
+from multiprocessing import get_context
+from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.asked import Asked
+from core.draw import DRAWS, draw
 from core.errors import error
-from core.registry import TIERS, Capability, Model, Provider, Registry, Route, Target
+from core.registry import TIERS, Capability, Model, Provider, Registry, Route, StickyKey, Target
 from core.routing import Choice, Conditions, NoChoice, Router
 from core.standing import Standing, outage
 from tests.examples import NOON
-from tests.unit.routers import an_id, ask, conditions, model, names, router
+from tests.unit.routers import an_id, ask, choose, conditions, model, names, router
 
 CAPABILITIES: tuple[Capability, ...] = ("text", "image", "tools")
 STRATEGIES = ("complexity", "health", "cost", "latency", "success_rate")
@@ -43,6 +50,8 @@ models = st.builds(
     weight=st.integers(0, 3),
 )
 targets = st.builds(Target, st.sampled_from(["p/a", "p/b", "q/a", "q/c", "x", "y", "gone/z"]), st.integers(0, 3))
+shares = st.sampled_from([Decimal(0), Decimal("12.5"), Decimal(40), Decimal(60), Decimal(100)])
+sticky = st.sampled_from(get_args(StickyKey))
 routes = st.builds(
     Route,
     name=st.text("rst", min_size=1, max_size=3),
@@ -55,12 +64,22 @@ routes = st.builds(
     enabled=st.booleans(),
     valid_from=st.sampled_from([None, NOON, NOON + 1]),
     valid_until=st.sampled_from([None, NOON, NOON + 1]),
-    share=st.sampled_from([Decimal(0), Decimal("12.5"), Decimal(60), Decimal(100)]),
-    sticky=st.sampled_from(["request_id", "user", "tenant", "project"]),
+    share=shares,
+    sticky=sticky,
     order=st.sampled_from(["priority", "weighted"]),
     strategies=st.lists(st.sampled_from(STRATEGIES), unique=True).map(tuple),
     quality_floor=st.none() | st.sampled_from(TIERS),
 )
+
+
+def _alike(precedence: int, sticky: StickyKey, shares: list[Decimal]) -> list[Route]:
+    """Routes that divide all requests without a model by these shares."""
+    return [
+        Route(f"u{number}", (Target("p/a"),), precedence=precedence, sticky=sticky, share=share)
+        for number, share in enumerate(shares)
+    ]
+
+
 registries = st.builds(
     Registry,
     providers=st.fixed_dictionaries(
@@ -68,13 +87,17 @@ registries = st.builds(
         optional={name: st.builds(Provider, st.just(name), st.just("openai"), enabled=st.booleans()) for name in "pq"},
     ),
     models=st.lists(models, max_size=6, unique_by=lambda one: one.full_name).map(tuple),
-    routes=st.lists(routes, max_size=6, unique_by=lambda one: one.name).map(tuple),
+    routes=st.builds(
+        lambda several, alike: (*several, *alike),
+        st.lists(routes, max_size=5, unique_by=lambda one: one.name),
+        st.builds(_alike, st.integers(0, 2), sticky, st.lists(shares, max_size=4)),
+    ),
 )
 requests = st.builds(
     Asked,
     request_id=st.integers(0, 2**128 - 1).map(an_id),
     now=st.just(NOON),
-    model=st.sampled_from([None, "p/a", "q/c", "x", "y", "gone/z"]),
+    model=st.sampled_from([None, None, None, "p/a", "q/c", "x", "y", "gone/z"]),
     plan=st.none() | labels,
     task=st.none() | labels,
     tenant=labels,
@@ -90,6 +113,25 @@ full_names = st.sampled_from(["p", "q", "p/a", "p/b", "p/c", "q/a", "q/b", "q/c"
 bounds = st.dictionaries(full_names, st.none() | st.integers(0, 12))
 
 
+@pytest.fixture(scope="module")
+def other_process() -> Iterator[Executor]:
+    """A process with another hash seed, whose sets of text are in another order."""
+    with pytest.MonkeyPatch.context() as patch, ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        patch.setenv("PYTHONHASHSEED", "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2")
+        assert pool.submit(len, "it has begun").result() == 12
+        yield pool
+
+
+@settings(deadline=None)
+@given(registries, requests, st.dictionaries(full_names, standings), bounds)
+def test_a_choice_follows_from_the_facts_alone(
+    other_process: Executor, registry: Registry, one: Asked, known: dict[str, Standing], bounds: dict[str, int | None]
+) -> None:
+    """A process whose sets are in another order chooses the same, to the word."""
+    facts = registry, one, known, bounds
+    assert choose(*facts) == other_process.submit(choose, *facts).result()
+
+
 @given(registries, requests, st.dictionaries(full_names, standings), bounds)
 def test_no_candidate_is_ever_one_that_cannot_or_may_not_serve(
     registry: Registry, one: Asked, known: dict[str, Standing], bounds: dict[str, int | None]
@@ -97,7 +139,6 @@ def test_no_candidate_is_ever_one_that_cannot_or_may_not_serve(
     """Whatever the registry, a candidate is enabled, capable, large enough and within the cost; one out of service is alone."""
     around = Conditions(lambda m: bounds.get(m.full_name), known)
     made = Router(registry).choose(one, around)
-    assert made == Router(registry).choose(one, around)
     if isinstance(made, NoChoice):
         assert made.error["message"].endswith(".")
         assert not any(decision["kept"] for decision in made.decisions)
@@ -149,11 +190,15 @@ def test_the_route_that_holds_is_the_one_a_look_at_each_would_find(registry: Reg
         r for r in ranked
         if _matches(r, one) and (r.valid_from or 0) <= NOON and (r.valid_until is None or r.valid_until > NOON)
     ]  # fmt: skip
-    for sure in in_force:
-        if sure is made.route:
+    taken: defaultdict[tuple[str, ...], Fraction] = defaultdict(Fraction)
+    for route in in_force:
+        # Routes alike divide one draw of the key between them.
+        alike = (route.plan, route.task, route.tenant, route.model or "", str(route.precedence), route.sticky)
+        drawn = Fraction(draw(*alike, getattr(one, route.sticky) or one.request_id), DRAWS)
+        taken[alike] += Fraction(route.share)
+        if drawn * 100 < taken[alike]:
+            assert made.route is route
             return
-        # Only a share lets a route pass that matches.
-        assert sure.share < 100
     assert made.route is None
 
 
@@ -226,18 +271,18 @@ def test_a_model_beyond_the_registry_is_held_to_what_is_known_of_it() -> None:
     known = model("listed", context_tokens=1_000, tier="cheap")
     floor = Route("r", (Target("p/listed"),), quality_floor="balanced")
 
-    def choose(one: Asked, *routes: Route, enabled: bool = True) -> Choice | NoChoice:
+    def chosen(one: Asked, *routes: Route, enabled: bool = True) -> Choice | NoChoice:
         registry = Registry({"p": Provider("p", "openai", enabled=enabled)}, routes=routes)
         listed = {("p", "listed"): known}
         return Router(registry, lambda provider, name, _: listed.get((provider, name))).choose(one, conditions())
 
-    assert names(choose(ask(model="p/listed"))) == ["listed"]
+    assert names(chosen(ask(model="p/listed"))) == ["listed"]
     for refused, says in (
-        (choose(ask(model="p/listed", needs=frozenset({"image"}))), "has no image"),
-        (choose(ask(model="p/listed", input_tokens=1_001)), "do not fit its context of 1,000"),
-        (choose(ask(), floor), "tier cheap is below the floor balanced"),
-        (choose(ask(model="p/listed"), enabled=False), "provider p is disabled"),
-        (choose(ask(model="p/other")), "is not known here"),
+        (chosen(ask(model="p/listed", needs=frozenset({"image"}))), "has no image"),
+        (chosen(ask(model="p/listed", input_tokens=1_001)), "do not fit its context of 1,000"),
+        (chosen(ask(), floor), "tier cheap is below the floor balanced"),
+        (chosen(ask(model="p/listed"), enabled=False), "provider p is disabled"),
+        (chosen(ask(model="p/other")), "is not known here"),
     ):
         assert isinstance(refused, NoChoice) and says in refused.error["message"]
 
