@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from agents.outgoing import Clock
-from core.alerts import breaker_open
+from core.alerts import breaker_closed, breaker_open
 from core.breaker import CLOSED, Breaker, BreakerRule, State, begin, end, open_until, state_of, verdict
 from core.signals import Signal, p95
 from schemas.events import LlmAlert, LlmUsage
@@ -76,7 +76,7 @@ class Signals:
     def ended(
         self, fact: LlmUsage, retry_after_ms: int | None = None, cut_short: bool = False, streamed: bool = False
     ) -> LlmAlert | None:  # fmt: skip
-        """Take in the end of a call; the alert to publish when that opened its breaker.
+        """Take in the end of a call; the alert to publish when that opened its breaker, or closed it again.
 
         `retry_after_ms` is what a 429 said, `cut_short` that the request's own deadline ended the call, `streamed` that its answer
         came in pieces.
@@ -100,10 +100,12 @@ class Signals:
         before = found.breaker
         found.breaker = end(before, self._rule, said, fact["started_at"], at)
         until = open_until(found.breaker, self._rule)
-        if until is None or code is None or found.breaker.opened_at == before.opened_at:
-            return None
         # A trial that failed opens it again: still the same trouble.
-        return None if before.opened_at is not None else breaker_open(fact["provider"], fact["model"], code, until, at)
+        if (until is None) == (before.opened_at is None):
+            return None
+        if until is None or code is None:
+            return breaker_closed(fact["provider"], fact["model"], at)
+        return breaker_open(fact["provider"], fact["model"], code, until, at)
 
     def states(self) -> Mapping[tuple[str, str], State]:
         """The worst state of a model's breakers, by provider and model."""

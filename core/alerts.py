@@ -49,6 +49,14 @@ def breaker_open(provider: str, model: str, error_code: str, until: int, at: int
     return alert("breaker_open", "warning", subject, said, {"error_code": error_code, "until": str(until)}, at)
 
 
+def breaker_closed(provider: str, model: str, at: int) -> LlmAlert:
+    """The alert for a circuit breaker that is closed again after a good trial."""
+    subject = f"{provider}/{model}"
+    return alert(
+        "breaker_closed", "info", subject, f"A trial call to {subject} went well; it gets calls again.", {}, at
+    )
+
+
 def limit_share(reached: Reached) -> LlmAlert:
     """The alert for a share of a limit that an account has reached; it follows from that alone, so it is the same each time."""
     kind, severity = _LIMIT_REACHED if reached.share >= 100 else _LIMIT_NEAR

@@ -60,8 +60,8 @@ def test_a_breaker_that_opens_is_told_once_and_only_of_its_deployment() -> None:
     assert world.signals.states() == {("openai", "gpt-5"): "open"}
 
 
-def test_a_trial_that_fails_is_no_new_alert_and_one_that_succeeds_closes() -> None:
-    """The trouble was told when it began; after a good trial everything may be called again."""
+def test_a_trial_that_fails_is_no_new_alert_and_one_that_succeeds_is_told_once() -> None:
+    """The trouble was told when it began; after a good trial everything may be called again, and an alert says so."""
     world = World()
     for _ in range(5):
         world.call("provider_timeout")
@@ -69,8 +69,12 @@ def test_a_trial_that_fails_is_no_new_alert_and_one_that_succeeds_closes() -> No
         world.now += 31 * SECOND
         assert world.free() and not world.free()
         world.now += SECOND
-        assert world.call(code) is None
+        told = world.call(code)
+        assert (told is not None) is freed
         assert world.free() is freed
+    assert told is not None and (told["kind"], told["subject"]) == ("breaker_closed", "openai/gpt-5")
+    assert Codec().decode("LlmAlert", Codec().encode("LlmAlert", told)) == told
+    assert world.call() is None and world.call("provider_timeout") is None
 
 
 def test_a_rate_limit_rests_the_key_as_long_as_it_said() -> None:
