@@ -16,6 +16,7 @@ from agents.ledgers import Ledgers
 from agents.outgoing import Clock, Encoder, decode
 from agents.providers.base import Provider
 from agents.signals import Signals
+from agents.slots import Slots
 from agents.structured import checked
 from agents.turn import Duty, Turn, cached_answer
 from config import ledger
@@ -43,12 +44,12 @@ FOREVER = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class CompleteRules:
-    """How many calls a lane has under way at once, how long one may take, and when a failed one is made again.
+    """How many calls a lane may have under way at once now, how long one may take, and when a failed one is made again.
 
     An answer of more than `max_answer_bytes` as an event cannot be published.
     """
 
-    concurrency: int
+    concurrency: Callable[[], int]
     call_timeout: float
     retry: RetryRule
     max_answer_bytes: int
@@ -83,7 +84,7 @@ class Complete:
         self._cancellations = cancellations
         self._hedges = Hedges(ledgers, self._encoder, send)
         self.slots_in_use = 0
-        self._slots = asyncio.Semaphore(rules.concurrency)
+        self._slots = Slots(rules.concurrency)
         self._running: dict[str, asyncio.Future[None]] = {}
 
     async def __call__(self, record: Record) -> Outcome:

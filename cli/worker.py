@@ -33,7 +33,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("stage", choices=("admit", "complete", "meter"))
     parser.add_argument(
         "--provider", action="append", metavar="NAME",
-        help="a lane to run, repeatable, by its provider's name (`millstream providers list`); all that are enabled by default",
+        help="a lane to run, repeatable, by its provider's name (`millstream providers list`); all by default",
     )  # fmt: skip
 
 
@@ -51,12 +51,16 @@ def run(arguments: argparse.Namespace) -> int:
     if unknown := set(arguments.provider or ()) - set(known := lanes(settings)):
         raise CommandError(f"There is no provider {min(unknown)!r}; there are {', '.join(known)}.")
     kafka.need_topics(settings, [CHUNKS, CONTROL])
-    registry = _need_database(settings)
-    enabled = [name for name, provider in registry.providers.items() if provider.enabled]
+    served = _need_database(settings).providers
+    if missing := sorted(set(arguments.provider or ()) - served.keys()):
+        raise CommandError(
+            f"Provider {missing[0]} does not serve here, but {', '.join(served)} do; name one of them, or register it with "
+            f"`millstream providers add {missing[0]}`."
+        )
     stages = {
         "admit": [pipeline.ADMIT, *([pipeline.ingress(tenants)] if (tenants := settings.request_tenants) else ())],
         "meter": [pipeline.METER],
-        "complete": [pipeline.lane(name) for name in arguments.provider or enabled],
+        "complete": [pipeline.lane(name) for name in arguments.provider or served],
     }[arguments.stage]
     kafka.need_topics(settings, [topic for stage in stages for topic in stage.topics])
     # A lane may hold thousands of calls, each with a connection of its own.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 Tier = Literal["cheap", "balanced", "powerful"]
@@ -122,13 +123,13 @@ class Registry:
     loaded_at: int = 0
 
 
-def following(registry: Callable[[], Registry], make: Callable[[Registry], T]) -> Callable[[], T]:
-    """What `make` makes of the registry, made again only when `registry` gives another one."""
-    made: tuple[Registry, T] | None = None
+def following(source: Callable[[], S], make: Callable[[S], T]) -> Callable[[], T]:
+    """What `make` makes of what `source` gives, such as the registry; made again only when that is another one."""
+    made: tuple[S, T] | None = None
 
     def current() -> T:
         nonlocal made
-        now = registry()
+        now = source()
         if made is None or made[0] is not now:
             made = now, make(now)
         return made[1]

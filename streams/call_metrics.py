@@ -56,9 +56,9 @@ class CallMetrics:
             "millstream_lane_slots", "Slots of a provider's lane.", ("provider",), registry=registry,
         )  # fmt: skip
 
-    def add_lane(self, provider: str, slots: int, in_use: Callable[[], float]) -> None:
-        """Show a provider's lane of `slots` slots; `in_use` is asked when Prometheus reads the page."""
-        self._slots_most.labels(provider).set(slots)
+    def add_lane(self, provider: str, slots: Callable[[], float], in_use: Callable[[], float]) -> None:
+        """Show how many slots a provider's lane has and uses; both are asked when Prometheus reads the page."""
+        self._slots_most.labels(provider).set_function(slots)
         self._slots.labels(provider).set_function(in_use)
         self._spend(provider)
         for status in get_args(CallStatus):

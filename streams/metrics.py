@@ -73,8 +73,8 @@ class Metrics:
         for reason in REASONS:
             self._dead_letters(stage, reason)
 
-    def add_lane(self, provider: str, slots: int, in_use: Callable[[], float]) -> None:
-        """Show a provider and its lane of `slots` slots; `in_use` is asked when Prometheus reads the page."""
+    def add_lane(self, provider: str, slots: Callable[[], float], in_use: Callable[[], float]) -> None:
+        """Show a provider, and how many slots its lane has and uses; both are asked when Prometheus reads the page."""
         self.calls.add_lane(provider, slots, in_use)
         self.routing.add_provider(provider)
 

@@ -19,11 +19,11 @@ from agents.ingress import Ingress
 from agents.meter import Meter
 from agents.outgoing import ENVELOPE_BYTES
 from agents.planning import Planner
-from agents.providers import provider
+from agents.providers.following import Following
 from config.prices import Prices
 from config.registry import provider_settings
 from config.tasks import Tasks
-from core.registry import following
+from core.registry import Provider, Registry, following
 from core.retry import RetryRule
 from core.topics import REQUESTS, USAGE, Topic, calls, requests_of
 from streams.lane import Handler
@@ -71,11 +71,14 @@ def admit(tools: Tools, _: Send) -> Handler:
 
 def complete(name: str, tools: Tools, send: Send) -> Handler:
     s = tools.settings
-    served = tools.registry().providers[name]
-    most = served.concurrency or s.lane_concurrency
+    served = _served(name, tools.registry)
+
+    def most() -> int:
+        return served().concurrency or s.lane_concurrency
+
     retry = RetryRule(s.max_attempts, s.backoff_base_seconds, s.backoff_max_seconds)
     rules = CompleteRules(most, s.call_timeout_seconds, retry, s.max_record_bytes - ENVELOPE_BYTES)
-    called = provider(provider_settings(served, s))
+    called = Following(following(served, lambda found: provider_settings(found, s)))
     tools.at_exit.push_async_callback(called.close)
     prices = following(tools.registry, partial(Prices, default=s.default_price))
     stage = Complete(
@@ -84,6 +87,18 @@ def complete(name: str, tools: Tools, send: Send) -> Handler:
     )  # fmt: skip
     tools.metrics.add_lane(name, most, lambda: stage.slots_in_use)
     return stage
+
+
+def _served(name: str, registry: Callable[[], Registry]) -> Callable[[], Provider]:
+    """The provider of this name as it is now, and as it was last while it is not registered."""
+    last = registry().providers[name]
+
+    def now() -> Provider:
+        nonlocal last
+        last = registry().providers.get(name, last)
+        return last
+
+    return now
 
 
 def meter(tools: Tools, _: Send) -> Handler:

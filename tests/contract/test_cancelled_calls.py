@@ -65,7 +65,7 @@ class Lane:
         self._transactions = Transactions(engine, 10, 0.001)
         self._provider = provider(replace(settings_of(name, simulator.url), stream_stall_seconds=5))
         self.stage = Complete(
-            CODEC, Ledgers(self._transactions), name, self._provider, CompleteRules(4, 30, RetryRule(3, 0.05, 30), 1_000_000),
+            CODEC, Ledgers(self._transactions), name, self._provider, CompleteRules(lambda: 4, 30, RetryRule(3, 0.05, 30), 1_000_000),
             lambda: Prices(Registry()), Keyring(EncryptionKeys(())), self.signals, now_us, "worker",
             lambda _: None, self._publish, self.cancellations,
         )  # fmt: skip

@@ -85,7 +85,7 @@ class Worker:
         self._engine = engine
         self._transactions = Transactions(engine, 10, 0.001)
         self._providers = {name: provider(settings_of(name, simulator.url)) for name in (FIRST, SECOND)}
-        rules = CompleteRules(4, 30, RetryRule(attempts, 0.05, 30), 1_000_000)
+        rules = CompleteRules(lambda: 4, 30, RetryRule(attempts, 0.05, 30), 1_000_000)
         signals = Signals(self.owner, now_us)
         self._lanes = {
             name: Complete(

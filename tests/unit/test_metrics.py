@@ -76,7 +76,7 @@ def test_what_alerts_look_for_begins_at_zero() -> None:
     """Dead letters, errors, retries, spend and calls have their series before the first event, so that a rise is seen."""
     metrics = Metrics()
     metrics.add_stage("admit", lambda: 3, lambda: 1.5)
-    metrics.add_lane("openai", 256, lambda: 2)
+    metrics.add_lane("openai", lambda: 256, lambda: 2)
     assert set(samples(metrics, "millstream_records_total").values()) == {0}
     assert samples(metrics, "millstream_dead_letters_total")["pipeline_internal", "admit"] == 0
     errors = samples(metrics, "millstream_provider_errors_total")
@@ -106,7 +106,7 @@ def test_a_choice_is_counted_by_model_and_route_and_its_complexity_where_it_was_
 def test_health_and_breakers_are_shown_as_they_stand() -> None:
     """A provider counts as healthy until it is unhealthy, a closed breaker is shown too, and one that is gone is not."""
     metrics = Metrics()
-    metrics.add_lane("openai", 1, lambda: 0)
+    metrics.add_lane("openai", lambda: 1, lambda: 0)
     assert samples(metrics, "millstream_provider_healthy") == {("openai",): 1}
     well, ill = Standing("suspect"), Standing("unhealthy")
     metrics.routing.standings_heard(
@@ -142,7 +142,7 @@ def test_prometheus_has_nothing_to_say_against_the_page() -> None:
     """Names, types and help texts are as Prometheus' own checker wants them."""
     metrics = Metrics()
     metrics.add_stage("admit", lambda: 3, lambda: 1.5)
-    metrics.add_lane("openai", 256, lambda: 2)
+    metrics.add_lane("openai", lambda: 256, lambda: 2)
     metrics.calls.ended(fact())
     metrics.routing.chosen("google", "gemini-2.5-flash", "extraction", 0.42)
     metrics.routing.health_checked("openai", "good")
