@@ -128,8 +128,8 @@ class Planner:
         default_price: Tiers | None = None, own_key: OwnKey = lambda *_: False,
     ) -> None:  # fmt: skip
         """`patterns` are models beyond the price list, by kind of provider; `default_output` bounds the output tokens of a request
-        without a limit, and `default_price` is that of models without one. `own_key` says of a provider and a tenant whether the
-        calls are made with the tenant's own key; whether that one may be called is known where it is.
+        without a limit at a model without a default, and `default_price` is that of models without a price. `own_key` says of a provider
+        and a tenant whether the calls are made with the tenant's own key; whether that one may be called is known where it is.
         """
         self._router = following(registry, lambda found: _router(found, patterns))
         self._prices = following(registry, partial(Prices, default=default_price))
@@ -142,17 +142,21 @@ class Planner:
         """The plan for a prepared request, or why no model can answer it that the caller's key is for."""
         request = prepared.request
         prices = self._prices()
-        output = request["parameters"]["max_output_tokens"] or self._default_output
+        wanted = asked({**request, "task": prepared.task}, self._default_output, now)
+        output = wanted.output_tokens
 
-        # A call to mend an answer reads the answer too.
-        reread = output + REPAIR_TOKENS if prepared.repair else 0
+        def reread(model: Model) -> int:
+            """The tokens of the answer, which a call to mend it reads too."""
+            return output(model) + REPAIR_TOKENS if prepared.repair else 0
 
         def price(model: Model) -> Price | None:
             return prices.on(model.provider, model.name, now // DAY_US)
 
         def bound(model: Model) -> int | None:
             kind = prices.kind(model.provider)
-            return upper_bound(request, kind, model.name, output, price(model), model.context_tokens, reread)
+            return upper_bound(
+                request, kind, model.name, output(model), price(model), model.context_tokens, reread(model)
+            )
 
         def refusal(model: Model) -> Error | None:
             of = request, model.provider, prices.kind(model.provider), model.name
@@ -165,13 +169,15 @@ class Planner:
         def own_key(provider: str) -> bool:
             return self._own_key(provider, request["tenant"])
 
-        wanted = asked({**request, "task": prepared.task}, output, now)
         choice = self._router().choose(wanted, Conditions(bound, self._standings(), refusal, own_key))
         if isinstance(choice, NoChoice):
             return choice
         waits = self._waits(choice, request)
-        most = max(_media(request, prices.kind(each.model.provider), each.model) for each in choice.candidates)
-        plan = _plan(choice, prepared, output, waits, text_tokens(request) + most + reread + output)
+        most = max(
+            _media(request, prices.kind(model.provider), model) + reread(model) + output(model)
+            for model in (each.model for each in choice.candidates)
+        )
+        plan = _plan(choice, prepared, output, waits, text_tokens(request) + most)
         if choice.route is None or choice.route.degrade_from is None:
             return plan
         cheap = tuple(_named(each.model, choice.route.degrade_to) for each in choice.candidates)
@@ -205,11 +211,13 @@ def _router(registry: Registry, patterns: Mapping[str, Sequence[str]]) -> Router
     return Router(registry, catalogue.model, catalogue.nearest)
 
 
-def _plan(choice: Choice, prepared: Prepared, output: int, waits: Sequence[int | None], tokens: int) -> Plan:
+def _plan(
+    choice: Choice, prepared: Prepared, output: Callable[[Model], int], waits: Sequence[int | None], tokens: int
+) -> Plan:
     route = choice.route
     candidates = [
         Candidate(
-            provider=each.model.provider, model=each.model.name, max_output_tokens=output,
+            provider=each.model.provider, model=each.model.name, max_output_tokens=output(each.model),
             reserved_nano_usd=each.bound_nano_usd, hedge_after_us=wait,
         )
         for each, wait in zip(choice.candidates, waits, strict=True)

@@ -17,7 +17,16 @@ from config.registry_entries import Contents, RegistryInvalid, plain
 from config.settings import Settings
 from core.registry import TIERS, Capability, Model
 
-FIELDS = ("aliases", "capabilities", "context_tokens", "tier", "enabled", "weight", "price_override")
+FIELDS = (
+    "aliases",
+    "capabilities",
+    "context_tokens",
+    "tier",
+    "enabled",
+    "weight",
+    "price_override",
+    "default_output_tokens",
+)
 
 #: Capabilities as letters, so that a list of models fits a terminal.
 LETTERS: dict[Capability, str] = {
@@ -43,6 +52,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
         changing.add_argument("--capability", dest="capabilities", action="append", choices=(*get_args(Capability), "none"),
                               metavar="NAME", help=f"repeatable: {', '.join(get_args(Capability))}")  # fmt: skip
         changing.add_argument("--context-tokens", metavar="N", help="its context size; `none` for not known")
+        changing.add_argument("--default-output-tokens", metavar="N",
+                              help="the most it may write where a request sets no limit; `none` for the deployment's")  # fmt: skip
         changing.add_argument("--tier", choices=TIERS)
         changing.add_argument("--weight", metavar="N", help="its part among the deployments of one alias")
         changing.add_argument("--price", dest="price_override", metavar="CLASS=USD,…",
@@ -128,4 +139,5 @@ def _unusual(model: Model) -> list[str]:
     """What sets a model apart from others of its list."""
     parts = [] if model.enabled else ["disabled"]
     parts += [f"weight {model.weight}"] if model.weight != 1 else []
+    parts += [f"{model.default_output_tokens:,} tokens out"] if model.default_output_tokens is not None else []
     return parts + (["own price"] if model.price_override is not None else [])

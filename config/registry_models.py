@@ -36,6 +36,7 @@ MODELS = Table(
     Column("enabled", Boolean, nullable=False),
     Column("weight", Integer, nullable=False),
     Column("price_override", DOCUMENT),
+    Column("default_output_tokens", Integer),
 )
 
 #: One row a route; `share` is a decimal number as text, which both databases keep exactly.

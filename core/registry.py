@@ -47,6 +47,8 @@ class Model:
     weight: int = 1
     #: USD per million tokens by token class, in place of the price list's.
     price_override: Mapping[str, Decimal] | None = None
+    #: The most output tokens where a request sets no limit; None takes the deployment's.
+    default_output_tokens: int | None = None
 
     @property
     def full_name(self) -> str:

@@ -141,7 +141,7 @@ def _of_models(registry: Registry) -> Iterator[str]:
             yield f"Model name {model.name!r} cannot be used; take 1 to 256 characters without spaces."
         if model.provider not in registry.providers:
             yield f"Model {full_name} is at the provider {model.provider}, which does not exist; add the provider first."
-        yield from _of_counts(f"Model {full_name}", model, "context_tokens", "weight")
+        yield from _of_counts(f"Model {full_name}", model, "context_tokens", "weight", "default_output_tokens")
         for alias in model.aliases:
             if not MODEL_NAME.fullmatch(alias):
                 yield f"Alias {alias!r} of model {full_name} cannot be used; take 1 to 256 characters without spaces."

@@ -189,10 +189,10 @@ class Router:
             return f"provider {model.provider} is disabled"
         if not model.enabled:
             return "the model is disabled"
-        wanted = asked.input_tokens + asked.max_output_tokens
-        if model.context_tokens is not None and wanted > model.context_tokens:
+        output = asked.output_tokens(model)
+        if model.context_tokens is not None and asked.input_tokens + output > model.context_tokens:
             return (
-                f"about {asked.input_tokens:,} tokens in and up to {asked.max_output_tokens:,} out do not fit its context "
+                f"about {asked.input_tokens:,} tokens in and up to {output:,} out do not fit its context "
                 f"of {model.context_tokens:,}"
             )
         floor = route.quality_floor if route else None

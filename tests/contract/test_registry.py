@@ -164,7 +164,7 @@ FULL = Contents(
     {
         "eu/org/model": Model(
             "eu", "org/model", ("a", "b"), frozenset({"tools", "text"}), 8_192, "cheap", False, 3,
-            {"output_text": Decimal("0.30"), "input_uncached": Decimal(1)},
+            {"output_text": Decimal("0.30"), "input_uncached": Decimal(1)}, 2_000,
         )
     },
     {

@@ -298,6 +298,14 @@ def test_a_model_begins_with_what_is_known_of_it(shell: Shell) -> None:
     assert {name: str(price) for name, price in (model.price_override or {}).items()} == {
         "input_uncached": "0.25", "output_text": "2",
     }  # fmt: skip
+    shell.run("models", "set", "openai/gpt-4o", "--default-output-tokens", "1500")
+    exported = shell.run("config", "export")
+    assert "    default_output_tokens: 1500\n" in exported
+    assert "1,500 tokens out" in shell.run("models", "list", "--registered")
+    shell.run("models", "set", "openai/gpt-4o", "--default-output-tokens", "none")
+    assert shell.held().models["openai/gpt-4o"] == model
+    shell.run("config", "import", shell.file(exported))
+    assert shell.held().models["openai/gpt-4o"].default_output_tokens == 1_500
     assert "--price has 'output'" in shell.run("models", "set", "openai/gpt-4o", "--price", "output", status=2)
     assert "no provider 'nobody'" in shell.run("models", "add", "nobody/x", status=2)
     assert "not PROVIDER/MODEL" in shell.run("models", "add", "gpt", status=2)

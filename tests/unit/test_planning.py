@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agents.planning import Plan, Planner, call_of
+from agents.structured import REPAIR_TOKENS
 from config.registry import from_environment
 from config.settings import Settings
 from config.tasks import Prepared
@@ -41,6 +42,47 @@ def test_only_a_route_that_says_so_hedges_and_only_what_is_known_is_waited_for()
     assert waits(hedge=True, stream=True) == [300_000, None]
     assert waits(hedge=True, standings={}) == [None, None]
     assert waits(hedge=True, on_unknown_outcome="fail") == waits(hedge=True, max_attempts=1) == [None, None]
+
+
+def test_a_models_default_bounds_an_answer_that_nothing_else_bounds() -> None:
+    """It holds for that candidate alone, its bound and what limits hold included; a limit of the request comes before it."""
+    known = from_environment(Settings(), NOON)
+    small, other = Model("openai", "gpt-5-mini", default_output_tokens=300), Model("google", "gemini-2.5-flash")
+    route = Route("r", (Target(small.full_name), Target(other.full_name)), task="t")
+
+    def planned(*models: Model, repair: bool = False, **changes: Any) -> Plan:
+        registry = Registry(known.providers, models, (route,))
+        planner = Planner(lambda: registry, dict, {}, 1_000)
+        asked = request("Hi", model=None, task="t", **changes)
+        plan = planner.plan(Prepared(asked, "t", None, repair), NOON)
+        assert isinstance(plan, Plan)
+        return plan
+
+    def outputs(plan: Plan) -> list[int]:
+        return [candidate["max_output_tokens"] for candidate in plan.fields["candidates"]]
+
+    free, bounded = planned(small, other), planned(small, other, parameters=limited(5_000))
+    assert (outputs(free), outputs(bounded)) == ([300, 1_000], [5_000, 5_000])
+    dear = planned(replace(small, default_output_tokens=1_000), other)
+    price = 2_000  # nano-USD a token of output of gpt-5-mini
+    assert bounds(dear)[0] - bounds(free)[0] == 700 * price
+    assert bounds(dear)[1] == bounds(free)[1]
+    large = planned(replace(small, default_output_tokens=9_000), other)
+    assert (free.tokens, large.tokens - free.tokens) == (dear.tokens, 8_000)
+    assert planned(small, other, repair=True).tokens == dear.tokens + 1_000 + REPAIR_TOKENS
+    unfit = planned(replace(small, default_output_tokens=9_000, context_tokens=8_000), other)
+    assert unfit.models == (other.full_name,)
+    assert "up to 9,000 out do not fit its context of 8,000" in unfit.fields["decisions"][-1]["reason"]
+
+
+def limited(tokens: int) -> Any:
+    """The parameters of a request that limits its answer."""
+    return {**request()["parameters"], "max_output_tokens": tokens}
+
+
+def bounds(plan: Plan) -> list[int]:
+    """The most that a call to each candidate can cost."""
+    return [candidate["reserved_nano_usd"] for candidate in plan.fields["candidates"]]
 
 
 def test_the_candidates_to_do_without_are_those_that_no_name_of_degrade_to_stands_for() -> None:

@@ -72,6 +72,7 @@ def test_a_good_registry_has_nothing_wrong() -> None:
         (with_model(replace(GPT, weight=0)), "has weight 0"),
         (with_model(replace(GPT, name="g p")), "Model name 'g p' cannot be used"),
         (with_model(replace(GPT, context_tokens=0)), "has context_tokens 0"),
+        (with_model(replace(GPT, default_output_tokens=0)), "has default_output_tokens 0"),
         (with_model(replace(GPT, provider="acme")), "at the provider acme, which does not exist"),
         (with_model(replace(GPT, aliases=("fast", "anthropic/claude-x"))), "may not lead in a circle"),
         (with_model(replace(GPT, aliases=("fast", "openai/gpt-x"))), "may not lead in a circle"),
@@ -230,7 +231,7 @@ FULL = Contents(
     {
         "eu/org/model": Model(
             "eu", "org/model", ("a", "b"), frozenset({"tools", "text"}), 8_192, "cheap", False, 3,
-            {"output_text": Decimal("0.30"), "input_uncached": Decimal(1)},
+            {"output_text": Decimal("0.30"), "input_uncached": Decimal(1)}, 2_000,
         )
     },
     {
