@@ -93,7 +93,7 @@ class Parameters(TypedDict):
     """
     max_output_tokens: int | None
     """
-    Most tokens the answer may hold, reasoning included; null takes the deployment's default.
+    Most tokens the answer may hold, reasoning included; null takes the model's default, else the deployment's.
     """
     stop: list[str]
     """
