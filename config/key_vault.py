@@ -10,6 +10,7 @@ import base64
 import json
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -17,6 +18,11 @@ from config.key_encryption import KeyAway, KeyRefused
 from config.settings import SettingsError
 
 TIMEOUT_SECONDS = 5.0
+LONGEST_ANSWER = 65_536
+LONGEST_SAID = 200
+#: What Go's AEADs say of a ciphertext, or associated data, that the key did not make: the one refusal that is the row's fault.
+#: A key that is gone and a version that is too old are answered with 400 as well.
+NOT_AUTHENTIC = "message authentication failed"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -54,7 +60,7 @@ class VaultKey:
         return str(self._ask("encrypt", {"plaintext": _base64(data_key), "associated_data": _base64(aad)})).encode()
 
     def unwrap(self, wrapped: bytes, aad: bytes) -> bytes:
-        """The data key; `KeyRefused` when Vault does not take the ciphertext."""
+        """The data key; `KeyRefused` when Vault says that the ciphertext, or what it is bound to, was changed."""
         if not (wrapped.isascii() and wrapped.startswith(b"vault:v")):
             raise KeyRefused
         body = {"ciphertext": wrapped.decode(), "associated_data": _base64(aad)}
@@ -71,21 +77,31 @@ class VaultKey:
                 data = json.load(answer)["data"]
                 return data["ciphertext"] if action == "encrypt" else base64.b64decode(data["plaintext"], validate=True)
         except urllib.error.HTTPError as refused:
-            problem = self._problem(action, refused.code)
+            problem = self._problem(action, refused.code, _said(refused))
             refused.close()
-        except (OSError, ValueError, LookupError, TypeError) as why:
+        except (OSError, HTTPException, ValueError, LookupError, TypeError) as why:
             problem = KeyAway(f"Vault at {self._host} did not answer ({type(why).__name__}); check that it is up")
         raise problem
 
-    def _problem(self, action: str, status: int) -> Exception:
-        if status == 400 and action == "decrypt":
+    def _problem(self, action: str, status: int, said: str) -> Exception:
+        if status == 400 and action == "decrypt" and NOT_AUTHENTIC in said:
             return KeyRefused()
-        where = f"Vault at {self._host} answered {status} for {self.key_id}"
+        where = f"Vault at {self._host} answered {status} for {self.key_id}{f' ({said})' if said else ''}"
         if status == 403:
             return KeyAway(f"{where}; check VAULT_TOKEN and its policy for {action}")
         if status in (400, 404, 405):
             return KeyAway(f"{where}; check the name of the key and of the engine in MILLSTREAM_KEY_ENCRYPTION")
         return KeyAway(f"{where}; check that it is up and unsealed")
+
+
+def _said(refused: urllib.error.HTTPError) -> str:
+    """What Vault says is wrong, shortened; empty where it says nothing."""
+    try:
+        errors = json.loads(refused.read(LONGEST_ANSWER))["errors"]
+    except (OSError, HTTPException, ValueError, LookupError, TypeError):
+        return ""
+    text = " ".join(map(str, errors)) if isinstance(errors, list) else ""
+    return " ".join(text.split())[:LONGEST_SAID]
 
 
 def _base64(value: bytes) -> str:

@@ -34,6 +34,7 @@ class Service(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), handler)
         self.versions = [AESGCM(os.urandom(32))]
         self.status: int | None = None
+        self.errors: Any = ["as told"]
         self.seen: list[tuple[str, Any]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -50,7 +51,9 @@ class _Handler(ABC, BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.seen.append((self.path, body))
-        status, answer = (self.server.status, {"errors": ["as told"]}) if self.server.status else self.answer(body)
+        status, answer = (
+            (self.server.status, {"errors": self.server.errors}) if self.server.status else self.answer(body)
+        )
         said = json.dumps(answer).encode()
         self.send_response(status)
         if status == 307:
@@ -191,6 +194,42 @@ def test_vault_being_away_passes(vault: Service, status: int, said: str) -> None
         seal(keys, BINDING, SECRET)
     vault.status = None
     assert unseal(keys, BINDING, sealed) == SECRET
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["encryption key not found"], ["ciphertext or signature version is disallowed by policy (too old)"], [], "none",
+        ["x" * 900],
+    ],
+)  # fmt: skip
+def test_vault_refusing_for_another_reason_is_not_the_rows_fault(vault: Service, said: Any) -> None:
+    """A key that is gone or too old is answered with the status of a changed row: the message has Vault's host and its reason."""
+    keys = vault_keys(vault)
+    sealed = seal(keys, BINDING, SECRET)
+    vault.status, vault.errors = 400, said
+    failure = problem(keys, sealed)
+    assert failure.passing
+    assert f"Vault at 127.0.0.1:{vault.server_port} answered 400 for vault:transit/millstream" in str(failure)
+    assert "row was changed" not in str(failure)
+    assert "".join(said)[:200] in str(failure) or said == "none"
+    assert "x" * 201 not in str(failure)
+
+
+@pytest.mark.parametrize("answer", [b"no HTTP\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"])
+def test_an_answer_that_is_none_is_said(answer: bytes) -> None:
+    """What stands at the address and speaks no HTTP, or ends in the middle, counts as Vault being away."""
+
+    class Broken(BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            self.rfile.readline()
+            self.wfile.write(answer)
+
+    for service in served(Service(Broken)):
+        keys = encryption_keys(f"vault:{service.url}/transit/millstream", {"VAULT_TOKEN": TOKEN})
+        with pytest.raises(CredentialError, match="did not answer") as failed:
+            seal(keys, BINDING, SECRET)
+        assert failed.value.passing
 
 
 def test_vault_with_another_token_or_key_says_which(vault: Service) -> None:
