@@ -43,7 +43,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
         change_options(changing)
     for name, text in (
         ("enable", "let a provider serve"), ("disable", "let a provider serve no more"),
-        ("set-default", "make a provider the default one"),
+        (
+            "set-default",
+            "make a provider the default: of models asked for without one, and of the default routes",
+        ),
     ):  # fmt: skip
         changing = action.add_parser(name, help=text, allow_abbrev=False)
         changing.add_argument("name", metavar="NAME")

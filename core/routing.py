@@ -1,7 +1,7 @@
 """Which models may answer a request, in which order, and why: frozen facts in, candidates and reasons out.
 
 1. The route: the first in rank that matches and whose share has the request's key (`core/matching.py`). A request for a model
-   that no route matches takes that model, or the deployments of its alias.
+   that no route matches takes that model, or the deployments of its alias; one without a provider is the default provider's.
 2. The filters drop what cannot or may not serve: unknown, disabled, not capable, too small a context, below the route's quality
    floor, or dearer than the request allows (a model without a price cannot be shown to be cheap enough).
 3. What is out of service is dropped as well: unhealthy, circuit breaker open, or resting after a rate limit. Where nothing else
@@ -115,6 +115,7 @@ class Router:
         self._known = known
         self._nearest = nearest
         self._index = RouteIndex(registry.routes)
+        self._default = next((provider.name for provider in registry.providers.values() if provider.default), None)
         self._named: dict[str, tuple[Model, ...]] = {}
         for model in registry.models:
             for alias in dict.fromkeys(model.aliases):
@@ -129,8 +130,8 @@ class Router:
             targets: tuple[Target, ...] = route.targets
         elif asked.model is None:
             return NoChoice(_no_route(asked))
-        elif self._models(asked.model, asked.now):
-            targets = (Target(asked.model),)
+        elif self._models(name := self._full_name(asked.model), asked.now):
+            targets = (Target(name),)
         else:
             return NoChoice(self._unknown(asked.model))
         options: list[Option] = []
@@ -171,6 +172,12 @@ class Router:
                 if name not in seen:
                     seen.add(name)
                     yield name, place, target.weight, model
+
+    def _full_name(self, asked: str) -> str:
+        """The name that a request asks for, at the default provider where it names none and is no alias."""
+        if self._default is None or "/" in asked or asked in self._named:
+            return asked
+        return f"{self._default}/{asked}"
 
     def _models(self, name: str, now: int) -> tuple[Model, ...]:
         found = self._named.get(name)

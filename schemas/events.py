@@ -184,7 +184,7 @@ class LlmRequest(TypedDict):
     """
     model: str | None
     """
-    The model asked for, as `provider/model` or by an alias; null leaves the choice to the routes.
+    The model asked for, as `provider/model`, by an alias, or by its name at the default provider; null leaves the choice to the routes.
     """
     messages: list[Message]
     """

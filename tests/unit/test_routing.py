@@ -287,6 +287,25 @@ def test_a_model_beyond_the_registry_is_held_to_what_is_known_of_it() -> None:
         assert isinstance(refused, NoChoice) and says in refused.error["message"]
 
 
+def test_a_model_without_a_provider_is_the_default_providers() -> None:
+    """Also one that only the price list knows; an alias comes before it, and without a default it is not known."""
+    providers = {name: Provider(name, "openai", default=name == "p") for name in ("o", "p")}
+    models = (model("a"), model("b", aliases=("c",)), model("c"), Model("o", "d"))
+    listed = {("p", "listed"): Model("p", "listed")}
+    chooses = Router(Registry(providers, models), lambda provider, name, _: listed.get((provider, name)))
+
+    def chosen(name: str) -> str:
+        choice = chooses.choose(ask(model=name), conditions())
+        return choice.candidates[0].model.full_name if isinstance(choice, Choice) else choice.error["code"]
+
+    assert {name: chosen(name) for name in ("a", "c", "listed", "d", "o/d")} == {
+        "a": "p/a", "c": "p/b", "listed": "p/listed", "d": "caller_unknown_model", "o/d": "o/d",
+    }  # fmt: skip
+    refused = router(*models[:3]).choose(ask(model="a"), conditions())
+    assert isinstance(refused, NoChoice)
+    assert refused.error["code"] == "caller_unknown_model"
+
+
 def test_deployments_of_an_alias_are_drawn_by_their_weight() -> None:
     """Three in four requests go to the deployment with weight 3, the other follows; weight 0 is only a reserve."""
     one = router(
