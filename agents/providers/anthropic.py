@@ -81,9 +81,6 @@ def translate_response(body: dict[str, Any]) -> Reply:
     if reason == "refusal":
         said = fields(body.get("stop_details")).get("explanation") or "stop_reason is refusal"
         raise ProviderError(error("provider_content_refused", f"The model refused to answer: {said}"), "maybe", used)
-    # A model may end its turn without a word, but then its few tokens are counted.
-    if not body["content"] and not fields(body.get("usage")).get("output_tokens"):
-        raise ProviderError(error("provider_bad_answer", "The answer holds no content."), "maybe", used)
     return Reply(
         output=tuple(part for block in body["content"] if (part := _part(block)) is not None),
         finish_reason=FINISH.get(reason, "other"),

@@ -150,6 +150,13 @@ def used_only(
     return Reply((), "other", model, response_id, tokens, usage_json(usage), terms)
 
 
+def is_empty(call: LlmCall, reply: Reply) -> bool:
+    """Whether an answer holds neither text nor a tool's call, and nothing explains it: its bound, a filter, or a stop text."""
+    if reply.finish_reason in ("length", "content_filter") or call["request"]["parameters"]["stop"]:
+        return False
+    return not any(part["type"] != "text" or part["text"] for part in reply.output)
+
+
 def terms_text(*special: str | None) -> str | None:
     """What of a call has prices of its own, in words; None where nothing has."""
     return ", ".join(each for each in special if each) or None

@@ -13,7 +13,7 @@ import aiohttp
 import httpx2
 import orjson
 
-from agents.providers.base import Listener, used_only
+from agents.providers.base import Listener, is_empty, used_only
 from agents.providers.failures import LONGEST_MESSAGE, failure, said, status_failure, without_secrets
 from agents.providers.streamed import Assembler, Streamed, Streaming, follow
 from config.settings import Key, ProviderSettings
@@ -89,8 +89,13 @@ class HttpProvider:
         settings = self._settings.with_key(key)
         try:
             if listener is not None:
-                return await self._stream(call, attempt_id, timeout, settings, listener)
-            return await self._call(call, attempt_id, timeout, settings)
+                reply = await self._stream(call, attempt_id, timeout, settings, listener)
+            else:
+                reply = await self._call(call, attempt_id, timeout, settings)
+            if not is_empty(call, reply):
+                return reply
+            what = f"neither text nor a tool's call (finish reason {reply.finish_reason})"
+            failed = self._bad_answer(200, what, replace(reply, output=()))
         except ProviderError as known:
             failed = known
         except self._errors as raised:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from agents.providers import provider
-from agents.providers.base import Provider
+from agents.providers.base import Listener, Provider
 from config.settings import ProviderSettings
 from core.errors import CODES, ProviderError
 from core.reply import Reply
@@ -37,12 +37,30 @@ def llm_call(name: str, prompt: str = "Why is the sky blue?", directive: dict[st
     return call(prompt=asked, model=f"{name}/{MODELS[name]}") | {"max_output_tokens": 5_000}
 
 
-def ask(settings: ProviderSettings, asked: LlmCall, timeout: float = 20) -> Reply | ProviderError:
-    """What one call ends with."""
+class Heard:
+    """A listener that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+        self.given_up: list[Reply | None] = []
+
+    def delta(self, text: str) -> None:
+        """One more piece."""
+        self.pieces.append(text)
+
+    def gave_up(self, used: Reply | None) -> None:
+        """The end of a cancelled call."""
+        self.given_up.append(used)
+
+
+def ask(
+    settings: ProviderSettings, asked: LlmCall, timeout: float = 20, listener: Listener | None = None
+) -> Reply | ProviderError:
+    """What one call ends with; streamed to the listener, where there is one."""
 
     async def once(made: Provider) -> Reply | ProviderError:
         try:
-            return await made.call(asked, ATTEMPT, timeout)
+            return await made.call(asked, ATTEMPT, timeout, None, listener)
         except ProviderError as failed:
             return failed
 

@@ -11,6 +11,7 @@ from local.processes import free_port
 from tests.contract.calling import (
     ATTEMPT,
     KEY,
+    Heard,
     ask,
     every_provider,
     everything,
@@ -51,6 +52,21 @@ def test_a_refusal_keeps_its_usage(simulator: Simulator, name: str) -> None:
     assert failure.reply is not None
     assert failure.reply.output == ()
     assert {k: v or 0 for k, v in failure.reply.tokens.items()} == seen["tokens"]
+
+
+@every_provider
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_empty_answer_is_a_failure_that_is_paid_for(simulator: Simulator, name: str, stream: bool) -> None:
+    """An answer of no words is tried again or fails, and what it used is on the account."""
+    asked = llm_call(name, directive={"text": "", "usage": {"input": 10, "output": 4}})
+    failure = failed(ask(settings_of(name, simulator.url), asked, listener=Heard() if stream else None))
+    assert (failure.error["code"], failure.charged) == ("provider_bad_answer", "maybe")
+    assert "neither text nor a tool's call" in failure.error["message"]
+    [seen] = simulator.calls()
+    assert failure.reply is not None
+    assert (failure.reply.output, failure.reply.counted) == ((), True)
+    assert {k: v or 0 for k, v in failure.reply.tokens.items()} == seen["tokens"]
+    assert seen["cost_nano_usd"] > 0
 
 
 STATUSES = [

@@ -20,6 +20,7 @@ from core.reply import Reply
 from schemas.events import LlmCall, LlmUsage
 from tests.contract.calling import (
     ATTEMPT,
+    Heard,
     ask,
     every_provider,
     everything,
@@ -48,22 +49,6 @@ TOOLS: dict[str, Any] = {
 READ_BY_THEN = {"openai": None, "openai-compatible": None, "anthropic": (10, None), "google": (10, 40)}
 
 
-class Heard:
-    """A listener that writes down what it hears."""
-
-    def __init__(self) -> None:
-        self.pieces: list[str] = []
-        self.given_up: list[Reply | None] = []
-
-    def delta(self, text: str) -> None:
-        """One more piece."""
-        self.pieces.append(text)
-
-    def gave_up(self, used: Reply | None) -> None:
-        """The end of a cancelled call."""
-        self.given_up.append(used)
-
-
 def sixty(name: str, **stream: Any) -> LlmCall:
     """A call whose answer has 60 tokens in 60 pieces after 10 that are read."""
     return llm_call(name, directive={"text": SIXTY, "usage": {"input": 10, "output": 60}, "stream": stream})
@@ -74,14 +59,8 @@ def streamed(
 ) -> tuple[Reply | ProviderError, Heard]:
     """What one streamed call ends with, and what was heard of it."""
     heard = Heard()
-
-    async def once(made: Provider) -> Reply | ProviderError:
-        try:
-            return await made.call(asked, ATTEMPT, timeout, None, heard)
-        except ProviderError as why:
-            return why
-
-    return run(replace(settings_of(name, simulator.url), stream_stall_seconds=stall), once), heard
+    settings = replace(settings_of(name, simulator.url), stream_stall_seconds=stall)
+    return ask(settings, asked, timeout, heard), heard
 
 
 def fact(asked: LlmCall, result: Reply | ProviderError) -> LlmUsage:

@@ -14,6 +14,7 @@ from agents.providers import anthropic as anthropic_api
 from agents.providers import google as google_api
 from agents.providers import openai as openai_api
 from agents.providers import openai_compatible as compatible_api
+from agents.providers.base import is_empty
 from agents.providers.echo import reply_to
 from agents.providers.exchange import key_problem
 from agents.providers.failures import code_of, retry_after_ms, said, status_failure, without_secrets
@@ -304,6 +305,34 @@ def test_reasons_to_stop_have_one_name(name: str, reason: str | None, ours: str)
     reply = APIS[name].translate_response(bodies[name])
     assert reply.finish_reason == ours
     assert reply.output == (text_part("Hi."),)
+
+
+MALFORMED: list[Any] = [{"finishReason": "MALFORMED_FUNCTION_CALL", "finishMessage": "Malformed function call"}]
+EMPTY: list[tuple[str, dict[str, Any]]] = [
+    ("openai", {"choices": [{"message": {"content": None}, "finish_reason": "stop"}]}),
+    ("openai", {"choices": [{"message": {"content": ""}, "finish_reason": None}]}),
+    ("openai-compatible", {"choices": [{"message": {"content": None, "tool_calls": []}, "finish_reason": "tool_calls"}]}),
+    ("anthropic", {"content": [], "stop_reason": "end_turn", "usage": {"output_tokens": 3}}),
+    ("anthropic", {"content": [{"type": "thinking", "thinking": "…"}], "stop_reason": "pause_turn"}),
+    ("google", {"candidates": MALFORMED}),
+    ("google", {"candidates": [{"content": {"parts": [{"text": ""}]}, "finishReason": "STOP"}]}),
+    ("google", {"candidates": [{"content": {"parts": [{"text": "…", "thought": True}]}, "finishReason": "STOP"}]}),
+]  # fmt: skip
+EXPLAINED: list[tuple[str, dict[str, Any]]] = [
+    ("openai", {"choices": [{"message": {"content": None}, "finish_reason": "length"}]}),
+    ("anthropic", {"content": [], "stop_reason": "max_tokens"}), ("google", {"candidates": [{"finishReason": "MAX_TOKENS"}]}),
+    *TOOL_CALLS,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "empty"), [(*each, True) for each in EMPTY] + [(*each, False) for each in EXPLAINED]
+)
+def test_an_answer_that_says_nothing_is_told_from_one_that_is_cut(name: str, body: dict[str, Any], empty: bool) -> None:
+    """No text and no tool's call is no answer, unless the bound on its length says why, or a stop text may have."""
+    reply = APIS[name].translate_response(body)
+    assert is_empty(llm_call(name), reply) is empty
+    assert not is_empty(llm_call(name, stop=["END"]), reply)
 
 
 @pytest.mark.parametrize(
