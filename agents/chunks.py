@@ -44,6 +44,7 @@ class Chunks:
         self._index = 0
         self._sender: asyncio.Task[None] | None = None
         self._first_at: int | None = None
+        self._received = 0
         #: What the provider had told of its usage when the call was given up.
         self.used: Reply | None = None
 
@@ -54,14 +55,17 @@ class Chunks:
 
     @property
     def attempt(self) -> Attempt:
-        """The attempt with the time of its first piece."""
-        return replace(self._attempt, first_token_at=self._first_at)
+        """The attempt with the time of its first piece and the characters that have come."""
+        if self.listener is None:
+            return self._attempt
+        return replace(self._attempt, first_token_at=self._first_at, received_chars=self._received)
 
     def delta(self, text: str) -> None:
         """See `Listener`."""
         self._came_at = self._clock()
         if self._first_at is None:
             self._first_at = self._came_at
+        self._received += len(text)
         if text:
             self._waiting.append(text)
             if self._sender is None or self._sender.done():

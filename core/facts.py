@@ -30,13 +30,17 @@ WHO = ("tenant", "user", "api_key_id", "project", "tags", "task", "plan")
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One provider call as it was begun, and when the first piece of a streamed answer came; microseconds since 1970."""
+    """One provider call as it was begun; of a streamed answer when its first piece came, and how many characters did.
+
+    Times are microseconds since 1970.
+    """
 
     attempt_id: str
     number: int
     reason: AttemptReason
     started_at: int
     first_token_at: int | None = None
+    received_chars: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ def usage(
         price_source=f"{NO_PRICE}{terms}" if terms else price.source if price else None,
         price_date=price.day if price and not terms else None,
         provider_usage=reply.provider_usage if reply else None,
+        received_chars=attempt.received_chars,
         queue_us=max(0, attempt.started_at - request["created_at"]),
         first_token_us=None if first is None else max(0, first - attempt.started_at),
         provider_us=finished_at - attempt.started_at if ended else None,

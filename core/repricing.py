@@ -68,6 +68,7 @@ def adjustment(charged: Charged, price: Price) -> LlmUsage | None:
         "price_source": price.source,
         "price_date": price.day,
         "provider_usage": None,
+        "received_chars": None,
         "first_token_us": None,
         "provider_us": None,
         "total_us": None,

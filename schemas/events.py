@@ -808,6 +808,10 @@ class LlmUsage(TypedDict):
     """
     The usage as the provider reported it, JSON in text.
     """
+    received_chars: int | None
+    """
+    Characters of text that had come of a streamed answer when the call ended; null for a call that was not streamed, or that a crash cut off.
+    """
     queue_us: int
     """
     From the request's creation to the start of the call, in microseconds.

@@ -138,6 +138,8 @@ def _ended(row: Row) -> str:
     by_class = {name: row[f"tokens_{name}"] for name in TOKEN_CLASSES}
     tokens = [f"{amount:,} {name}" for name, amount in by_class.items() if amount]
     said.append(f"tokens {', '.join(tokens)}" if tokens else "no tokens counted")
+    if row["status"] == "failed" and row["received_chars"] is not None:
+        said.append(f"{counted(row['received_chars'], 'character')} had come")
     said.append(_money(row))
     took = f" after {_ms(row['provider_us'])} ms" if row["provider_us"] is not None else ", cut off"
     return f"call {row['attempt']}{took}: {'; '.join(said)}"

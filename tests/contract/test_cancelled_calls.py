@@ -137,7 +137,10 @@ def test_chunks_are_out_before_the_answer_and_are_its_text(engine: Engine, simul
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_broken_stream_is_called_again(engine: Engine, simulator: Simulator, name: str) -> None:
-    """The chunks of the second attempt are the answer; the first one's cost stays unknown, and so does the whole."""
+    """The chunks of the second attempt are the answer; the first one's cost stays unknown, and so does the whole.
+
+    How much of it had come is on the record.
+    """
     asked = sixty(name, cut_at=40)
     asked["request"]["stream"] = True
     part = asked["request"]["messages"][0]["content"][0]
@@ -149,8 +152,8 @@ def test_a_broken_stream_is_called_again(engine: Engine, simulator: Simulator, n
     assert (answer["outcome"], answer["attempts"], answer["cost_nano_usd"]) == ("completed", 2, None)
     texts = {n: "".join(c["text"] for c in lane.events("LlmChunk") if c["attempt"] == n) for n in (1, 2)}
     assert texts == {1: SIXTY[: SIXTY.index(" word40")], 2: SIXTY}
-    assert [(usage["status"], usage["cost_status"]) for usage in lane.events("LlmUsage")] == [
-        ("failed", "unknown"), ("succeeded", "priced"),
+    assert [(one["status"], one["cost_status"], one["received_chars"]) for one in lane.events("LlmUsage")] == [
+        ("failed", "unknown", len(texts[1])), ("succeeded", "priced", len(SIXTY)),
     ]  # fmt: skip
 
 
@@ -172,6 +175,7 @@ def test_a_cancelled_stream_is_accounted(engine: Engine, simulator: Simulator, n
     assert (usage["error_code"], usage["cost_status"], usage["first_token_at"] is None) == (
         "caller_cancelled", "unknown", False,
     )  # fmt: skip
+    assert usage["received_chars"] == SIXTY.index(" word40")
     told = {"openai": (None, None), "anthropic": (10, None), "google": (10, 40)}[name]
     assert (usage["tokens"]["input_uncached"], usage["tokens"]["output_text"]) == told
     [seen] = simulator.calls()

@@ -74,7 +74,7 @@ def usage(rng: random.Random, around: Sequence[int] = (NOON,), **changes: Any) -
         "provider_status": None, "tokens": nothing | {"input_uncached": rng.randrange(5_000), "output_text": 7},
         "costs": nothing, "cost_nano_usd": rng.choice((None, 0, rng.randrange(10**9))), "cost_status": "priced",
         "reserved_nano_usd": 10, "price_source": "genai-prices 0.2.3", "price_date": 20_778,
-        "provider_usage": None, "queue_us": 5, "first_token_us": None, "provider_us": rng.randrange(10**6),
+        "provider_usage": None, "received_chars": None, "queue_us": 5, "first_token_us": None, "provider_us": rng.randrange(10**6),
         "total_us": None, "created_at": created, "admitted_at": created + 1, "started_at": created + 2,
         "first_token_at": None, "finished_at": created + 3, "route": None, "prompt_version": None,
         "credential_id": None, "credential_owner": "platform", "saved_nano_usd": None, "unchecked": False, **changes,

@@ -74,7 +74,7 @@ def test_chunks_are_in_order_without_gaps_and_complete() -> None:
     assert [chunk["index"] for chunk in sent] == list(range(len(sent)))
     assert len({dict(event.headers)[CE_ID] for event in broker.confirmed}) == len(sent)
     assert {(chunk["attempt"], chunk["tenant"]) for chunk in sent} == {(2, "acme")}
-    assert chunks.attempt.first_token_at == 1
+    assert (chunks.attempt.first_token_at, chunks.attempt.received_chars) == (1, len("".join(words)))
     assert [chunk["at"] for chunk in sent] == sorted(chunk["at"] for chunk in sent)
 
 
@@ -126,7 +126,8 @@ def test_a_tool_call_has_a_first_token_and_no_chunk() -> None:
         chunks.delta("")
         chunks.delta("")
 
-    assert streamed(broker, use).attempt.first_token_at == 1
+    attempt = streamed(broker, use).attempt
+    assert (attempt.first_token_at, attempt.received_chars) == (1, 0)
     assert broker.confirmed == []
 
 
@@ -137,7 +138,8 @@ def test_a_request_without_a_stream_is_not_heard() -> None:
     async def use(chunks: Chunks) -> None:
         listeners.append(chunks.listener)
 
-    assert streamed(broker, use, stream=False).attempt.first_token_at is None
+    attempt = streamed(broker, use, stream=False).attempt
+    assert (attempt.first_token_at, attempt.received_chars) == (None, None)
     assert listeners == [None]
 
 

@@ -76,7 +76,7 @@ def events() -> tuple[LlmCall, list[Any], Any]:
         provider_response_id=None,
         provider_usage=None,
     )
-    first = Attempt(attempt_id(request_id, 1), 1, "first", NOON + 3_000)
+    first = Attempt(attempt_id(request_id, 1), 1, "first", NOON + 3_000, None, 0)
     second = Attempt(attempt_id(request_id, 2), 2, "fallback", NOON + 60_000, NOON + 70_000)
     failed = usage(at(one, MODELS[0]), first, DOWN, NOON + 50_000, PRICE)
     good: Any = {
@@ -118,7 +118,7 @@ def test_a_story_has_every_event_in_the_order_of_time() -> None:
         *((1_000, "kept", f"{model}: target 1") for model in MODELS[:3]),
         (1_000, "dropped", f"{MODELS[3]}: no image input"),
         (3_000, "call", f"1 to {MODELS[0]}, first, with the platform's key of the environment"),
-        (50_000, "failed", "call 1 after 47.0 ms: provider_unavailable (HTTP 503); no tokens counted; 0.00 USD, not_charged"),
+        (50_000, "failed", "call 1 after 47.0 ms: provider_unavailable (HTTP 503); no tokens counted; 0 characters had come; 0.00 USD, not_charged"),
         (50_000, "fallback", f"from {MODELS[0]} to {MODELS[2]}, past {MODELS[1]} without a call"),
         (60_000, "call", f"2 to {MODELS[2]}, fallback, with tenant acme's own key k-1"),
         (70_000, "first token", "call 2 after 10.0 ms"),
