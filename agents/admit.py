@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from agents.cache import Cache
 from agents.callers import AsTheySay, Callers
+from agents.cancel import Cancellations, Cancelled
 from agents.fetch import NotFetched, fetch_text
 from agents.ledgers import Ledgers
 from agents.outgoing import Clock, Encoder, decode, place_of
@@ -89,6 +90,7 @@ class Admit:
         self, codec: Codec, ledgers: Ledgers, tasks: Callable[[], Tasks], planner: Planner, rules: AdmitRules,
         partitions: Partitions, clock: Clock, callers: Callers | None = None,
         violated: Callable[[NotAdmitted], None] = lambda _: None, unchecked: Callable[[], None] = lambda: None,
+        cancellations: Cancellations | None = None,
     ) -> None:  # fmt: skip
         """`violated` hears why a request was not admitted, `unchecked` of each that the spare ledger admits."""
         self._codec = codec
@@ -102,6 +104,7 @@ class Admit:
         self._callers = callers or AsTheySay()
         self._violated = violated
         self._unchecked = unchecked
+        self._cancellations = cancellations or Cancellations()
         self._desks = [
             _Desk(bool(place), one, Cache(codec, one, clock), Waiting(one, clock, rules.most_waiting))
             for place, one in enumerate(ledgers.all)
@@ -163,7 +166,14 @@ class Admit:
             plans[found.plan] = cut
             return found
 
-        admitted = await desk.waiting.admit(entry, self._waits_until(request, record), cheaper)
+        until = self._waits_until(request, record)
+        try:
+            admitted = await self._unless_cancelled(request, until, desk.waiting.admit(entry, until, cheaper))
+        except Cancelled as cancelled:
+            given_up = desk.marked(refusal(request, "refused", cancelled.why, self._clock()))
+            answer = pack(self._answered(given_up, trace, copy_to))
+            entry = _answer_entry(request["request_id"], body, request["tenant"], now, answer)
+            admitted = await desk.ledger.run(ledger.admit, entry)
         why = admitted.refusal
         if why is not None and not isinstance(why, Degraded) and isinstance(plan, Plan):
             now = self._clock()
@@ -190,6 +200,15 @@ class Admit:
         ready = cast(LlmRequest, made)
         call = call_of(ready, kept, admitted.admitted_at, copy_to, desk.cache.key(ready, kept), admitted.near)
         return Emit((self._encoder.call(call, trace),))
+
+    async def _unless_cancelled(
+        self, request: LlmRequest, until: int | None, admission: Coroutine[Any, Any, ledger.Admitted]
+    ) -> ledger.Admitted:
+        """What the admission comes to; `Cancelled` where the request is given up before, or while it waits for room until then."""
+        with self._cancellations.watch(request["request_id"], request["tenant"]) as cancellation:
+            if until is None and not cancellation.requested:
+                return await admission
+            return await cancellation.unless(admission)
 
     def _call_entry(
         self, request: LlmRequest, body: bytes, plan: Plan, now: int, known: tuple[str, ...]

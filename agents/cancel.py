@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from agents.ledgers import Ledgers
+from config.cancelling import cancel
+from config.transactions import Transactions
+from core.admission import UUID
 from core.errors import ProviderError, error
 from core.reply import Reply
 from schemas.events import Error
@@ -14,6 +19,8 @@ from schemas.events import Error
 T = TypeVar("T")
 #: A request that is cancelled while it waits in a lane is known by then, so many cancellations back.
 REMEMBERED = 10_000
+PAUSE_SECONDS = 5.0
+LOG = logging.getLogger(__name__)
 
 
 class Cancelled(Exception):
@@ -105,3 +112,19 @@ class Cancellations:
             at_work.remove(cancellation)
             if not at_work:
                 del self._at_work[request_id]
+
+
+async def keep_cancelled(ledgers: Ledgers, request_id: str, tenant: str | None, now: int) -> None:
+    """Let the ledgers know that a request is given up, for whoever works on it after a crash; waits while one is away."""
+    if UUID.fullmatch(request_id) and "\x00" not in (tenant or ""):
+        await asyncio.gather(*(_kept(one, request_id, tenant, now) for one in ledgers.all))
+
+
+async def _kept(ledger: Transactions, request_id: str, tenant: str | None, now: int) -> None:
+    while True:
+        try:
+            return await ledger.call(cancel, request_id, tenant, now)
+        except Exception as why:
+            # Its type only: a database's text can hold its address.
+            LOG.warning("That a request is cancelled could not be kept (%s); trying again.", type(why).__name__)
+            await asyncio.sleep(PAUSE_SECONDS)

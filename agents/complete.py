@@ -257,7 +257,7 @@ class Complete:
             case Lost(opened):
                 lost = Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at)
                 return replace(turn, attempt=lost)
-        return replace(turn, cancelled=cancellation.requested)
+        return replace(turn, cancelled=cancellation.requested or started.cancelled)
 
     def _beside(self, call: LlmCall, picked: Picked) -> int | None:
         """The number of the call beside which a hedge is to begin, 0 for none where it would fail or be refused just now."""

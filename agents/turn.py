@@ -105,7 +105,7 @@ class Turn:
             return response(call, "failed", at, attempt=self.attempt, reply=reply, failure=failed, spent=spent)
         if isinstance(self.started.step, OverLimit):
             return response(call, "failed", at, failure=self.started.step.error, spent=spent)
-        if isinstance(self.started.step, Expire) and self.cancelled:
+        if self.cancelled:
             return response(call, "failed", at, failure=cancelled_error(), spent=spent)
         if isinstance(self.started.step, Expire):
             late = error("pipeline_deadline_exceeded", "The deadline passed before a provider call could be made.")

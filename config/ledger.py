@@ -114,12 +114,13 @@ class EndedAttempt:
 class Started:
     """The next step for a call, the calls ended before it, and the packed answer when it is known.
 
-    `step` is None when the ledger has no admission of the request.
+    `step` is None when the ledger has no admission of the request. `cancelled` says that its caller has given it up.
     """
 
     step: Step | None
     ended: tuple[EndedAttempt, ...]
     answer: bytes | None
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ def _start(db: Connection, entries: Sequence[Start]) -> list[Started]:
                 "request_id": entry.request_id, "number": step.number, "reason": step.reason, "owner": entry.owner,
                 "started_at": entry.now, "lost": False, "settled": False, "candidate": entry.candidate,
             })  # fmt: skip
-        results.append(Started(step, _ended(rows), request.answer))
+        results.append(Started(step, _ended(rows), request.answer, request.cancelled_at is not None))
     if begun:
         db.execute(_BEGIN, begun)
     return results
@@ -301,15 +302,17 @@ def calls_of(db: Connection, ids: Sequence[str]) -> list[Calls]:
 
 def _step(entry: Start, request: Row[Any], rows: list[Row[Any]], alive: set[str]) -> Step:
     state = _state(entry, request, rows, alive)
+    # One that is given up goes the way of one whose deadline has passed.
+    deadline = entry.deadline if request.cancelled_at is None else 0
     if entry.beside is not None:
         own = next((row for row in rows if row.reason == "hedge" and row.candidate == entry.candidate), None)
         late_open = bool(rows) and rows[-1].number == entry.beside and rows[-1].ended_at is None
         hedge = HedgeState(own is not None, _open(own, alive), late_open)
-        step = hedge_step(state, hedge, candidate=entry.candidate, now=entry.now, deadline=entry.deadline)
+        step = hedge_step(state, hedge, candidate=entry.candidate, now=entry.now, deadline=deadline)
         if step is not None:
             return step
     return next_step(
-        state, now=entry.now, deadline=entry.deadline, max_attempts=entry.max_attempts, retry_unknown=entry.retry_unknown,
+        state, now=entry.now, deadline=deadline, max_attempts=entry.max_attempts, retry_unknown=entry.retry_unknown,
         candidate=entry.candidate, repair=entry.repair, most_attempts=entry.most_attempts,
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ METADATA = MetaData()
 #: what tells the limits that it counts against, `charges` what it holds of them (`config.counting`). What is held for a request
 #: that nobody works on is given back at `expires_at`, and `expired_at` says when it was. `energy` is what answers of it
 #: cost in its user's credits, and what it holds of these until it has its answer (`config.energy`). `near` tells the limits that
-#: were nearly used up when it was admitted.
+#: were nearly used up when it was admitted. From `cancelled_at` on no further call is made.
 REQUESTS = Table(
     "requests",
     METADATA,
@@ -31,6 +31,7 @@ REQUESTS = Table(
     Column("expired_at", BigInteger),
     Column("energy", LargeBinary),
     Column("near", LargeBinary),
+    Column("cancelled_at", BigInteger),
     Index("requests_expires_at", "expires_at"),
     Index("requests_done_at", "done_at"),
 )

@@ -23,25 +23,7 @@ from config.settings import SettingsError
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 #: Every revision, oldest first; known here so that a current database costs one query and no Alembic.
-REVISIONS = (
-    "0001",
-    "0002",
-    "0003",
-    "0004",
-    "0005",
-    "0006",
-    "0007",
-    "0008",
-    "0009",
-    "0010",
-    "0011",
-    "0012",
-    "0013",
-    "0014",
-    "0015",
-    "0016",
-    "0017",
-)
+REVISIONS = tuple(f"{number:04}" for number in range(1, 19))
 HEAD = REVISIONS[-1]
 
 #: Which transaction of PostgreSQL may change tables; any number that nobody else takes.

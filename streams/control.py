@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -21,15 +21,20 @@ PAUSE_SECONDS = 1.0
 
 
 class Control:
-    """Hands `cancel` to the cancellations and `refresh` to `refresh`; everything else is logged and passed over."""
+    """Hands `cancel` to the cancellations and to `keep`, which may take its time, and `refresh` to `refresh`; everything else is
+    logged and passed over.
+    """
 
     def __init__(
-        self, settings: Settings, codec: Codec, cancellations: Cancellations, refresh: Callable[[], Awaitable[Any]]
-    ) -> None:
+        self, settings: Settings, codec: Codec, cancellations: Cancellations,
+        keep: Callable[[str, str | None, int], Coroutine[Any, Any, None]], refresh: Callable[[], Awaitable[Any]],
+    ) -> None:  # fmt: skip
         self._settings = settings
         self._topic = CONTROL.on(settings.topic_prefix)
         self._codec = codec
         self._cancellations = cancellations
+        self._keep = keep
+        self._keeping: set[asyncio.Task[None]] = set()
         self._refresh = refresh
         self._next: dict[TopicPartition, int] = {}
 
@@ -67,6 +72,9 @@ class Control:
         match said["kind"]:
             case "cancel":
                 self._cancellations.cancel(said["subject"], said["tenant"])
+                task = asyncio.create_task(self._keep(said["subject"], said["tenant"], said["at"]))
+                self._keeping.add(task)
+                task.add_done_callback(self._keeping.discard)
             case "refresh":
                 await self._refresh()
             case other:

@@ -64,6 +64,7 @@ def admit(tools: Tools, _: Send) -> Handler:
     stage = Admit(
         tools.codec, tools.ledgers, tasks, planner, rules, partitions, tools.clock, tools.callers,
         tools.metrics.quota.violated, tools.metrics.quota.unchecked,
+        tools.cancellations,
     )  # fmt: skip
     tools.metrics.quota.add_admission(lambda: stage.waiting)
     return stage

@@ -9,8 +9,10 @@ import logging
 import os
 import signal
 from collections.abc import Coroutine, Iterator, Sequence
+from functools import partial
 from typing import Any
 
+from agents.cancel import keep_cancelled
 from agents.outgoing import Encoder
 from config import answers, spare, upkeep
 from config.schema_registry import open_codec
@@ -112,7 +114,8 @@ class _Worker:
         for lease in self._leases:
             yield lease.keep()
         yield watch(self._running, self._fail)
-        yield Control(self._settings, self._codec, tools.cancellations, tools.snapshot.refresh_now).run()
+        keep = partial(keep_cancelled, tools.ledgers)
+        yield Control(self._settings, self._codec, tools.cancellations, keep, tools.snapshot.refresh_now).run()
         yield tools.standings.run()
         names = [one.name for one in self._running]
         if any(name.startswith("complete") for name in names):
