@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
-from agents.cache import Cache
+from agents.cache import Cache, key_of
 from agents.callers import AsTheySay, Callers
 from agents.cancel import Cancellations, Cancelled
 from agents.fetch import NotFetched, fetch_text
@@ -198,7 +198,7 @@ class Admit:
             self._planner.admitted(kept)
         made = request if kept.made is None else self._codec.decode_blocking("LlmRequest", kept.made)
         ready = cast(LlmRequest, made)
-        call = call_of(ready, kept, admitted.admitted_at, copy_to, desk.cache.key(ready, kept), admitted.near)
+        call = call_of(ready, kept, admitted.admitted_at, copy_to, key_of(ready, kept), admitted.near)
         return Emit((self._encoder.call(call, trace),))
 
     async def _unless_cancelled(

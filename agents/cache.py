@@ -11,14 +11,29 @@ from agents.outgoing import Clock
 from agents.planning import Plan, call_of
 from config import answers
 from config.transactions import Transactions
-from core.caching import Hit, canonical, hit
+from core.caching import IGNORED, Hit, canonical, hit
 from core.trust import Caller, not_for
+from schemas.avro import SCHEMAS
 from schemas.codec import Codec
+from schemas.content import Content
 from schemas.events import LlmRequest, LlmResponse
 
 #: Requests that wait at once for an equal one's call; those beyond them call too, so that they hold up nobody.
 MOST_WAITING = 256
 POLL_SECONDS = 0.1
+#: What the answer follows from.
+CONTENT = Content(SCHEMAS["LlmRequest"], without=IGNORED)
+
+
+def key_of(request: LlmRequest, plan: Plan) -> bytes | None:
+    """Under what the request's answer is kept.
+
+    None where it is not: its route asks for no cache, or the request is for a stream or wants to go round the cache.
+    """
+    if plan.cache_seconds is None or request["cache"] == "bypass" or request["stream"]:
+        return None
+    body = CONTENT.of(canonical(request, plan.cache_shared))
+    return hashlib.sha256(b"%s/%s" % (str(plan.fields["route"]).encode(), body)).digest()
 
 
 class Cache:
@@ -30,22 +45,12 @@ class Cache:
         self._clock = clock
         self._waiting = 0
 
-    def key(self, request: LlmRequest, plan: Plan) -> bytes | None:
-        """Under what the request's answer is kept.
-
-        None where it is not: its route asks for no cache, or the request is for a stream or wants to go round the cache.
-        """
-        if plan.cache_seconds is None or request["cache"] == "bypass" or request["stream"]:
-            return None
-        body = self._codec.encode("LlmRequest", canonical(request, plan.cache_shared))
-        return hashlib.sha256(b"%s/%s" % (str(plan.fields["route"]).encode(), body)).digest()
-
     async def look(self, request: LlmRequest, plan: Plan, caller: Caller | None = None) -> Hit | None:
         """The kept answer for a request, waited for while an equal request's call is under way; None makes it call.
 
         That of a model which the caller's key is not for is not given to it.
         """
-        key = self.key(request, plan)
+        key = key_of(request, plan)
         if key is None or request["cache"] == "refresh":
             return None
         sought = answers.Sought(key, request["request_id"], self._clock())

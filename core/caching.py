@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
+import json
+import re
 import uuid
 from dataclasses import dataclass
 from typing import Any, cast
 
 from core.facts import Attempt, refusal, usage
-from schemas.events import LlmCall, LlmRequest, LlmResponse, LlmUsage
+from schemas.events import ContentPart, LlmCall, LlmRequest, LlmResponse, LlmUsage
 
-#: What does not change the answer, as every request has it for the cache.
-SAME: dict[str, Any] = {
-    "request_id": "", "user": None, "api_key_id": None, "project": None, "tags": {}, "plan": None, "created_at": 0,
-    "deadline": None, "priority": "interactive", "cache": "use", "max_attempts": None, "max_cost_nano_usd": None,
-    "on_unknown_outcome": "retry", "reply_topic": None, "stream": False, "input": None,
-    "prompt_version": None, "on_limit": "refuse",
-}  # fmt: skip
+#: What does not change the answer.
+IGNORED = (
+    "request_id", "user", "api_key_id", "project", "tags", "plan", "created_at", "deadline", "priority", "cache", "max_attempts",
+    "max_cost_nano_usd", "on_unknown_outcome", "reply_topic", "stream", "input", "prompt_version", "on_limit",
+)  # fmt: skip
+#: A string of JSON, or blanks between its other parts.
+_STRING_OR_BLANKS = re.compile(r'("(?:[^"\\]|\\.)*")|\s+')
 #: What the answer is taken over with; everything else is the request's own.
 TAKEN = ("output", "finish_reason", "provider", "model", "response_model", "provider_response_id")
 
 
 def canonical(request: LlmRequest, shared: bool) -> LlmRequest:
-    """The request with nothing left but what its answer follows from, and its tenant unless the cache is `shared`."""
-    return cast(LlmRequest, {**request, **SAME, "tenant": "" if shared else request["tenant"]})
+    """The request with its JSON texts as every client would write them, and without its tenant where the cache is `shared`.
+
+    The order of their fields stays: models write the fields of an answer in the order of its schema
+    (https://platform.openai.com/docs/guides/structured-outputs#key-ordering).
+    """
+    parameters, tools, options = request["parameters"], request["tools"], request["provider_options"]
+    found = {
+        "tenant": "" if shared else request["tenant"],
+        "parameters": {**parameters, "response_format": _without_blanks(parameters["response_format"])},
+        "tools": [{**tool, "parameters": _without_blanks(tool["parameters"])} for tool in tools],
+        "provider_options": {name: _without_blanks(value) for name, value in options.items()},
+        "messages": [{**each, "content": [*map(_part, each["content"])]} for each in request["messages"]],
+    }
+    return cast(LlmRequest, {**request, **found})
+
+
+def _part(part: ContentPart) -> ContentPart:
+    arguments = part["tool_arguments"]
+    return part if arguments is None else {**part, "tool_arguments": _without_blanks(arguments)}
+
+
+def _without_blanks(text: str | None) -> str | None:
+    """JSON in text without the blanks that say nothing; what is none as it is."""
+    try:
+        json.loads(text or "")
+    except (ValueError, RecursionError):
+        return text
+    return _STRING_OR_BLANKS.sub(r"\1", text or "")
 
 
 @dataclass(frozen=True, slots=True)
