@@ -20,12 +20,13 @@ from agents.slots import Slots
 from agents.structured import checked
 from agents.turn import Duty, Turn, cached_answer
 from config import ledger
+from config.holding import NotAdmitted
 from config.keyring import Keyring, Picked
 from config.prices import Prices
 from config.secrets import CredentialError
 from config.settings import Key
 from config.transactions import Transactions
-from core.attempts import FIRST_UNCHECKED, Begin, Ending, Finished, Left, Lost, Moved, Wait, attempt_id
+from core.attempts import FIRST_UNCHECKED, Begin, Ending, Finished, Left, Lost, Moved, OverLimit, Wait, attempt_id
 from core.errors import ProviderError, error
 from core.facts import Attempt
 from core.fallback import Again, Next, Tried, after_lost, at_candidate, next_candidate, next_move, room, tried_so_far
@@ -60,13 +61,15 @@ class Complete:
 
     `call_ended` hears of every provider call once the ledger knows its end, `send` publishes what does not wait for a record's end:
     the pieces of streamed answers, and alerts. A call is made with a key of the `keyring`; `signals` say where calls fail, so
-    that they go on to another candidate where there is one. `slots_in_use` counts the slots taken now.
+    that they go on to another candidate where there is one. `violated` hears of limits that end a request between its calls.
+    `slots_in_use` counts the slots taken now.
     """
 
     def __init__(
         self, codec: Codec, ledgers: Ledgers, name: str, provider: Provider, rules: CompleteRules,
         prices: Callable[[], Prices], keyring: Keyring, signals: Signals, clock: Clock, owner: str,
         call_ended: Callable[[LlmUsage], None], send: Send, cancellations: Cancellations,
+        violated: Callable[[NotAdmitted], None] = lambda _: None,
     ) -> None:  # fmt: skip
         self._codec = codec
         self._encoder = Encoder(codec, "complete", clock)
@@ -82,6 +85,7 @@ class Complete:
         self._call_ended = call_ended
         self._send = send
         self._cancellations = cancellations
+        self._violated = violated
         self._hedges = Hedges(ledgers, self._encoder, send)
         self.slots_in_use = 0
         self._slots = Slots(rules.concurrency)
@@ -146,6 +150,8 @@ class Complete:
                     turn = replace(turn, ended=now.ended, open=now.open - 1)
             if came_to == "refused":
                 continue  # The ledger has moved on without this worker; it says what stands now.
+            if isinstance(turn.started.step, OverLimit):
+                self._violated(turn.started.step.why)
             if fact is not None:
                 await self._tell(call, turn, fact)
             if move is None or came_to == "left":

@@ -110,10 +110,10 @@ def hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step:
     admits = None if till is None else (lambda _: till.take(one))
     verdict = counting.reserve(db, limits.current(db), [asked], meters, admits)[0]
     if isinstance(verdict, Refusal):
-        return Left() if step.reason == "hedge" else OverLimit(verdict.error)
+        return Left() if step.reason == "hedge" else OverLimit(verdict)
     assert not isinstance(verdict, Degraded), "what is kept of a request names no candidates to do without"
     if till is not None and one in till.shorts:
-        return OverLimit(till.shorts[one].error)
+        return OverLimit(till.shorts[one])
     if till is not None:
         till.close()
     taken = Taken(counting.merged(charges, verdict), request.energy if till is None else till.held(one))

@@ -6,6 +6,8 @@ import uuid
 from dataclasses import dataclass
 from typing import Literal
 
+from core.energy import Short
+from core.limits import Refusal
 from schemas.events import AttemptReason, Error
 
 #: The number of the first call of a request that the spare ledger admitted; one that the ledger knows too, since it was sent again
@@ -109,9 +111,14 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class OverLimit:
-    """A further call does not fit into a limit: answer so, call nobody."""
+    """A further call does not fit into a limit, or its user has too little energy for it: answer so, call nobody."""
 
-    error: Error
+    why: Refusal | Short
+
+    @property
+    def error(self) -> Error:
+        """What its caller is told."""
+        return self.why.error
 
 
 Step = Begin | Finished | Moved | Wait | Lost | Left | Expire | GiveUp | OverLimit

@@ -85,7 +85,9 @@ def complete(name: str, tools: Tools, send: Send) -> Handler:
     stage = Complete(
         tools.codec, tools.ledgers, name, called, rules, prices, tools.keyring, tools.signals, tools.clock,
         tools.owner, tools.metrics.calls.ended, send, tools.cancellations,
+        tools.metrics.quota.violated,
     )  # fmt: skip
+    tools.metrics.quota.add_refusals()
     tools.metrics.add_lane(name, most, lambda: stage.slots_in_use)
     return stage
 

@@ -36,7 +36,7 @@ class QuotaMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._violations = cache(Counter(
-            "provider_quota_violations_total", "Requests refused by a limit, by the refusal's code and what was short.",
+            "provider_quota_violations_total", "Requests and further calls refused by a limit, by the refusal's code and what was short.",
             ("code", "meter"), registry=registry,
         ).labels)  # fmt: skip
         self._unchecked = Counter(
@@ -56,13 +56,17 @@ class QuotaMetrics:
         )  # fmt: skip
 
     def add_admission(self, waiting: Callable[[], float]) -> None:
-        """Show every kind of refusal, which this process may come to make; `waiting` is asked when Prometheus reads the page."""
+        """Show what an admission can come to; `waiting` is asked when Prometheus reads the page."""
         self._waiting.set_function(waiting)
+        self.add_refusals()
+
+    def add_refusals(self) -> None:
+        """Show every kind of refusal, which this process may come to make."""
         for code, meter in VIOLATIONS:
             self._violations(code, meter)
 
     def violated(self, why: NotAdmitted) -> None:
-        """A request was refused."""
+        """A request was refused, or a further call of one."""
         limit = why.count.limit.meter if isinstance(why, Refusal) else None
         self._violations(why.error["code"], limit or ("energy" if isinstance(why, Short) else "account")).inc()
 

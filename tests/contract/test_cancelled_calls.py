@@ -21,6 +21,7 @@ from agents.providers import provider
 from agents.signals import Signals
 from config import ledger, upkeep
 from config.database import create_tables, open_database
+from config.holding import NotAdmitted
 from config.key_encryption import EncryptionKeys
 from config.keyring import Keyring
 from config.prices import Prices
@@ -56,7 +57,9 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 class Lane:
     """The complete stage of one provider, and what it put on the topics, in order."""
 
-    def __init__(self, engine: Engine, simulator: Simulator, name: str) -> None:
+    def __init__(
+        self, engine: Engine, simulator: Simulator, name: str, violated: Callable[[NotAdmitted], None] = lambda _: None
+    ) -> None:
         self.name = name
         self.published: list[Outgoing] = []
         self.cancellations = Cancellations()
@@ -67,7 +70,7 @@ class Lane:
         self.stage = Complete(
             CODEC, Ledgers(self._transactions), name, self._provider, CompleteRules(lambda: 4, 30, RetryRule(3, 0.05, 30), 1_000_000),
             lambda: Prices(Registry()), Keyring(EncryptionKeys(())), self.signals, now_us, "worker",
-            lambda _: None, self._publish, self.cancellations,
+            lambda _: None, self._publish, self.cancellations, violated,
         )  # fmt: skip
 
     async def _publish(self, events: tuple[Outgoing, ...]) -> None:
