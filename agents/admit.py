@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
@@ -16,6 +16,7 @@ from agents.fetch import NotFetched, fetch_text
 from agents.ledgers import Ledgers
 from agents.outgoing import Clock, Encoder, decode, place_of
 from agents.planning import Plan, Planner, call_of
+from agents.replies import Partitions, Replies
 from agents.structured import schema_problem
 from agents.waiting import Waiting
 from config import ledger
@@ -30,9 +31,9 @@ from core.energy import Short
 from core.errors import error
 from core.facts import refusal, undecodable
 from core.limits import Asking
-from core.outcome import Emit, Headers, Outcome, Outgoing, Record, Reject, pack, unpack
+from core.outcome import Emit, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.replay import times_seen
-from core.replies import NoReplyTo, allowed, checked, own_patterns, reply_to
+from core.replies import NoReplyTo
 from core.routing import NoChoice
 from core.trust import Caller, as_caller, mismatch
 from schemas.avro import SCHEMAS
@@ -43,8 +44,6 @@ from schemas.events import Error, LlmRequest, LlmResponse, ReplyTo
 
 #: By what a request is known that is sent again: it is the same whenever it was made, and by whichever release it is read.
 CONTENT = Content(SCHEMAS["LlmRequest"], without=("created_at",))
-#: How many partitions a topic of a caller's has, None where it does not exist.
-Partitions = Callable[[str], Awaitable[int | None]]
 Marked = TypeVar("Marked", Plan, LlmResponse, Plan | LlmResponse)
 
 
@@ -99,7 +98,7 @@ class Admit:
         self._tasks = tasks
         self._planner = planner
         self._rules = rules
-        self._partitions = partitions
+        self._replies = Replies(rules.reply_topics, partitions)
         self._clock = clock
         self._callers = callers or AsTheySay()
         self._violated = violated
@@ -145,7 +144,8 @@ class Admit:
         trace = trace_of(record.headers, request["request_id"])
         body = CONTENT.of(request)
         # Whoever copies a signed record can change the headers that say where an answer goes.
-        to = await self._reply_to(request, record.headers if caller is None else [])
+        headers = record.headers if caller is None else []
+        to = await self._replies.to(request["reply_topic"], headers, request["tenant"])
         prepared = await self._prepare(request)
         plan = desk.marked(self._plan(request, prepared, len(record.value or b""), to, now, caller))
         planned: Plan | Hit | LlmResponse = plan
@@ -187,7 +187,7 @@ class Admit:
             as_bytes = replace(entry, body_hash=hashlib.sha256(record.value or b"").digest())
             admitted = await desk.ledger.run(ledger.admit, as_bytes)
         if admitted.kind == "other":
-            return Emit((self._encoder.response(desk.marked(_reused(request, record)), trace, _id_at(record)),))
+            return Emit(self._encoder.answer(desk.marked(_reused(request, record)), trace, copy_to, _id_at(record)))
         if admitted.kind == "new" and desk.unchecked:
             self._unchecked()
         if admitted.answer is not None:
@@ -244,14 +244,6 @@ class Admit:
             return error("caller_invalid_request", f"The page that the input names cannot be read. {why}")
         return tasks.prepare(request, request["user"] or request["request_id"], page)
 
-    async def _reply_to(self, request: LlmRequest, headers: Headers) -> ReplyTo | NoReplyTo | None:
-        """Where a copy of the answer goes, or why it cannot."""
-        to = reply_to(request["reply_topic"], headers)
-        if to is None or isinstance(to, NoReplyTo):
-            return to
-        patterns = own_patterns(self._rules.reply_topics, request["tenant"])
-        return checked(to, patterns, await self._partitions(to["topic"]) if allowed(to["topic"], patterns) else None)
-
     def _plan(
         self, request: LlmRequest, prepared: Prepared | Error, size: int, to: ReplyTo | NoReplyTo | None, now: int,
         caller: Caller | None,
@@ -301,7 +293,8 @@ class Admit:
         if caller is not None:
             # The record's key is not signed: it may be the id of somebody else's request.
             return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
-        packed = pack((self._encoder.response(answer, trace),))
+        to = await self._replies.by_headers(record.headers)
+        packed = pack(self._encoder.answer(answer, trace, to))
         entry = _answer_entry(key, record.value or b"", "default", self._clock(), packed)
 
         async def admit(unchecked: bool) -> ledger.Admitted:
@@ -309,7 +302,7 @@ class Admit:
 
         admitted = await self._ledgers.admit(key, record.timestamp_us, admit)
         if admitted.kind == "other":
-            return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
+            return Reject(failure["code"], why, self._encoder.answer(answer, trace, to, _id_at(record)))
         return Reject(failure["code"], why, unpack(admitted.answer or packed))
 
 

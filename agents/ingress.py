@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from agents.outgoing import Clock, Encoder, decode, place_of
+from agents.replies import Replies
 from core.admission import UUID
 from core.errors import error
 from core.facts import refusal, undecodable
@@ -21,10 +22,11 @@ from schemas.events import LlmRequest
 class Ingress:
     """The ingress stage; `tenants` by their topics' names on the broker."""
 
-    def __init__(self, codec: Codec, tenants: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, codec: Codec, tenants: Mapping[str, str], replies: Replies, clock: Clock) -> None:
         self._codec = codec
         self._encoder = Encoder(codec, "ingress", clock)
         self._tenants = tenants
+        self._replies = replies
 
     async def __call__(self, record: Record) -> Outcome:
         """Deal with one record of a tenant's topic; of what does not go on, nothing is stored."""
@@ -39,12 +41,14 @@ class Ingress:
                 return Reject(failure["code"], str(why))
             answer = undecodable(request_id, failure, record.timestamp_us)
             trace = trace_of(record.headers, request_id)
-            return Reject(failure["code"], str(why), (self._encoder.response(answer, trace, answer_id),))
+            to = await self._replies.by_headers(record.headers, tenant)
+            return Reject(failure["code"], str(why), self._encoder.answer(answer, trace, to, answer_id))
         own = cast(LlmRequest, {**request, "tenant": tenant})
         if (other := mismatch_with_topic(request, tenant, record.topic)) is not None:
             trace = trace_of(record.headers, request["request_id"])
             refused = refusal(own, "refused", other, record.timestamp_us)
-            return Emit((self._encoder.response(refused, trace, answer_id),))
+            to = await self._replies.by_headers(record.headers, tenant)
+            return Emit(self._encoder.answer(refused, trace, to, answer_id))
         value = record.value if request["tenant"] == tenant else self._codec.encode("LlmRequest", own)
         headers = list(record.headers)
         if not any(name == CE_ID for name, _ in headers):

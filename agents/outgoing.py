@@ -65,9 +65,11 @@ class Encoder:
         event_id = event_id or response_id(request_id)
         return self._event(RESPONSES, request_id, event_id, response, response["finished_at"], trace)
 
-    def answer(self, response: LlmResponse, trace: bytes, to: ReplyTo | None) -> tuple[Outgoing, ...]:
-        """The answer to a request, and its copy on the caller's own reply topic where there is one."""
-        event = self.response(response, trace)
+    def answer(
+        self, response: LlmResponse, trace: bytes, to: ReplyTo | None, event_id: str | None = None
+    ) -> tuple[Outgoing, ...]:
+        """The answer to a request, as `response` makes it, and its copy on the caller's own reply topic where there is one."""
+        event = self.response(response, trace, event_id)
         if to is None:
             return (event,)
         own = [(CORRELATION_ID, to["correlation_id"])] if to["correlation_id"] is not None else []

@@ -48,8 +48,10 @@ def allowed(topic: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(topic, pattern) for pattern in patterns)
 
 
-def own_patterns(patterns: Sequence[str], tenant: str) -> tuple[str, ...]:
-    """The patterns with this tenant's name for `{tenant}`, in which nothing stands for other characters."""
+def own_patterns(patterns: Sequence[str], tenant: str | None) -> tuple[str, ...]:
+    """The patterns with this tenant's name for `{tenant}`, in which nothing stands for other characters; None for those without it."""
+    if tenant is None:
+        return tuple(pattern for pattern in patterns if "{tenant}" not in pattern)
     return tuple(pattern.replace("{tenant}", escape(tenant)) for pattern in patterns)
 
 

@@ -20,6 +20,7 @@ from agents.meter import Meter
 from agents.outgoing import ENVELOPE_BYTES
 from agents.planning import Planner
 from agents.providers.following import Following
+from agents.replies import Replies
 from config.prices import Prices
 from config.registry import provider_settings
 from config.tasks import Tasks
@@ -118,7 +119,9 @@ def ingress(tenants: Sequence[str]) -> Stage:
 
     def handler(tools: Tools, _: Send) -> Handler:
         prefix = tools.settings.topic_prefix
-        return Ingress(tools.codec, {requests_of(tenant).on(prefix): tenant for tenant in tenants}, tools.clock)
+        replies = Replies(tools.settings.reply_topics, tools.reply_topics.partitions)
+        topics = {requests_of(tenant).on(prefix): tenant for tenant in tenants}
+        return Ingress(tools.codec, topics, replies, tools.clock)
 
     return Stage("millstream-ingress", first, handler, tuple(beside))
 

@@ -254,6 +254,12 @@ def test_reply_headers_that_nobody_signed_are_passed_over(deployment: Deployment
     """Whoever copies a record and adds a header does not get its answer."""
     added = ("kafka_replyTopic", b"answers.acme")
     assert deployment.call(record(request(), deployment.acme, edit=lambda h: [*h, added]))["reply_to"] is None
+    # Nor the answer to what is not believed, or is no request.
+    deployment.answer(record(request(), "vk-0000000000000000.secret", edit=lambda h: [*h, added]))
+    no_request = record(b"no request", deployment.acme, edit=lambda h: [*h, added], key=str(uuid.uuid4()).encode())
+    [outcome] = deployment.deal(no_request)
+    assert isinstance(outcome, Reject)
+    assert [event.topic for event in outcome.events] == ["llm.responses.v1"]
 
 
 def test_limits_of_a_key_are_its_own(deployment: Deployment) -> None:

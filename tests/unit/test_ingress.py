@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agents.ingress import Ingress
+from agents.replies import Replies
 from config.settings import Settings, SettingsError, settings_in
 from core.outcome import Emit, Outcome, Record, Reject
 from core.topics import all_topics, requests_of
@@ -20,7 +21,10 @@ TOPIC = "corp.llm.requests.acme.v1"
 
 
 def deal(value: bytes, key: bytes | None = None, headers: Any = (("traceparent", b"x"),)) -> Outcome:
-    stage = Ingress(CODEC, {TOPIC: "acme"}, lambda: NOON)
+    async def three(_: str) -> int:
+        return 3
+
+    stage = Ingress(CODEC, {TOPIC: "acme"}, Replies(("of.{tenant}",), three), lambda: NOON)
     return asyncio.run(stage(Record(TOPIC, 1, 2, key, value, list(headers), NOON)))
 
 
@@ -72,6 +76,16 @@ def test_what_is_no_request_goes_to_the_dead_letters() -> None:
         outcome = deal(b"no request", given)
         assert isinstance(outcome, Reject)
         assert (outcome.code, len(outcome.events)) == ("caller_undecodable", answers)
+
+
+@pytest.mark.parametrize(("topic", "copies"), [(b"of.acme", ["of.acme"]), (b"of.globex", [])])
+def test_what_is_refused_is_answered_on_the_tenants_reply_topic_too(topic: bytes, copies: list[str]) -> None:
+    """A service that waits for a reply has one, on a topic that its tenant may name and on no other's."""
+    asked = request(tenant="globex")
+    for value in (CODEC.encode("LlmRequest", asked), b"no request"):
+        outcome = deal(value, asked["request_id"].encode(), [("kafka_replyTopic", topic)])
+        assert isinstance(outcome, Emit | Reject)
+        assert [event.topic for event in outcome.events] == ["llm.responses.v1", *copies]
 
 
 def test_topics_follow_from_the_setting() -> None:
