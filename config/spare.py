@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, select
 
 from config import counting, ledger, limits
+from config.asking import unpacked_asking
 from config.dialects import inserts
 from config.ledger_rows import attempts_of, move, requests_of
 from config.models import ATTEMPTS, REQUESTS
@@ -79,7 +80,7 @@ def _count(
     db: Connection, requests: Sequence[Row[Any]], new: set[str], fresh: Mapping[str, Sequence[Row[Any]]], now: int
 ) -> None:
     """Count requests that are new, and calls, against the limits that are about them."""
-    asked = [(row, limits.unpacked_asking(row.asking)) for row in requests if row.asking is not None]
+    asked = [(row, unpacked_asking(row.asking)) for row in requests if row.asking is not None]
     holding = limits.current(db)
     charges = counting.unheld(
         db, holding, [(asking, row.admitted_at, int(row.request_id in new)) for row, asking in asked]
