@@ -7,7 +7,7 @@ each other, and decided on request by request: a limit is exact however many wor
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -20,8 +20,8 @@ from config.limit_models import COUNTERS, LIMIT_ALERTS
 from core.accounts import PLATFORM
 from core.degrading import Degraded, degraded
 from core.limits import (
+    NOTHING,
     SHARES,
-    Amounts,
     Asking,
     Cell,
     Count,
@@ -29,9 +29,11 @@ from core.limits import (
     Level,
     Limits,
     Meter,
+    Place,
     Refusal,
     level,
     refusal,
+    wanted,
 )
 from core.limits import near as near_cells
 from core.windows import Window
@@ -41,9 +43,6 @@ from schemas.events import NearLimit
 #: statement that waited for a lock finds rows as they are then, and none that was made meanwhile
 #: (https://www.postgresql.org/docs/current/transaction-iso.html#XACT-READ-COMMITTED); by the head such a one is missed.
 HEAD, HEAD_AT = "last of ", 1 << 62
-
-#: An account, what is limited of it, and where a cell of its count begins.
-Place = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +96,6 @@ def near(charges: Iterable[Charge]) -> list[NearLimit]:
     ]
 
 
-def held(charges: Iterable[Charge], meter: Meter) -> int:
-    """What a request holds on a meter; it holds the same of every limit."""
-    return max((charge.held for charge in charges if charge.meter == meter), default=0)
-
-
 def merged(charges: Sequence[Charge], more: Sequence[Charge]) -> list[Charge]:
     """What a request holds with what a further call holds."""
     held = {charge.place: charge for charge in charges}
@@ -120,26 +114,26 @@ def divided(charges: Sequence[Charge], nano: int, tokens: int) -> tuple[list[Cha
 
 def reserve(
     db: Connection, limits: Limits, asked: Sequence[tuple[Asking, int]], meters: Collection[Meter] | None = None,
-    admits: Callable[[int], bool] | None = None,
+    admits: Callable[[int], bool] | None = None, holds: Mapping[Place, int] = NOTHING,
 ) -> list[list[Charge] | Refusal | Degraded]:  # fmt: skip
     """Hold what requests may use, each asking at its time, as far as every hard limit allows; its charges, or why it does not fit.
 
     A request that does not fit, or that has to do without its dearer candidates, takes nothing. `meters` leaves out all limits
-    but those on them. `admits` is asked about each request that fits, by its place; one that it turns down takes nothing
+    but those on them; `holds` is what one that asks for more holds already. `admits` is asked about each request that fits, by its place; one that it turns down takes nothing
     either and has no charges.
     """
     counts = [
         [count for count in limits.counts(asking, now) if meters is None or count.limit.meter in meters]
         for asking, now in asked
     ]
-    touched = {(*count.key, count.begins): count for found in counts for count in found}
+    touched = {count.place: count for found in counts for count in found}
     if not touched and admits is None:
         return [[] for _ in asked]
     cells = _locked(db, touched.values())
     results: list[list[Charge] | Refusal | Degraded] = []
     moves = _Moves()
     for place, ((asking, now), found) in enumerate(zip(asked, counts, strict=True)):
-        no = refusal(found, cells, asking.amounts, now)
+        no = refusal(found, cells, asking.amounts, now, holds)
         cheaper = degraded(asking, found, cells, no) if asking.dearer else None
         if why := cheaper or no:
             results.append(why)
@@ -147,7 +141,7 @@ def reserve(
         if admits is not None and not admits(place):
             results.append([])
             continue
-        charges = [_charge(count, asking.amounts, cells[count.key]) for count in found]
+        charges = [_charge(count, wanted(count, asking.amounts, holds) or 0, cells[count.key]) for count in found]
         for charge in charges:
             # A request that was admitted counts as one, whatever comes of it.
             used, held = (charge.held, 0) if charge.meter == "requests" else (0, charge.held)
@@ -155,7 +149,7 @@ def reserve(
             cells[charge.place[:2]] = _added(cells[charge.place[:2]], charge.begins, used, held)
         results.append(charges)
     moves.make(db)
-    exhausted = {(*no.count.key, no.count.begins) for no in results if isinstance(no, Refusal) and no.used_up}
+    exhausted = {no.count.place for no in results if isinstance(no, Refusal) and no.used_up}
     _tell(db, [
         (place, count.ends, count.limit.most, level(count, cells[count.key]), max(c.told for c in near_cells(count, cells[count.key])), place in exhausted)
         for place, count in touched.items()
@@ -240,11 +234,10 @@ class _Moves:
             db.execute(_MOVE, rows)
 
 
-def _charge(count: Count, amounts: Amounts, cells: Sequence[Cell]) -> Charge:
-    limit, held = count.limit, amounts.of(count.limit.meter) or 0
-    before = level(count, cells)
+def _charge(count: Count, held: int, cells: Sequence[Cell]) -> Charge:
+    limit, before = count.limit, level(count, cells)
     share = Level(before.used, before.reserved + held).share(limit)
-    return Charge(*count.key, count.begins, limit.meter, held, limit.model, share)
+    return Charge(*count.place, limit.meter, held, limit.model, share)
 
 
 def _added(cells: Sequence[Cell], begins: int, used: int, held: int) -> list[Cell]:
@@ -279,7 +272,7 @@ def _head(count: Count) -> CountKey:
 def _make(db: Connection, missing: Iterable[Count]) -> None:
     """Make cells, in one order; of sliding counts after their heads, for which whoever makes another cell waits."""
     row = {"used": 0, "reserved": 0, "told": 0, "ends": None}
-    ordered = sorted(missing, key=lambda c: _in_order((*c.key, c.begins)))
+    ordered = sorted(missing, key=lambda c: _in_order(c.place))
     if heads := {
         (*_head(c), HEAD_AT): {**row, "account": c.account, "subject": _head(c)[1], "begins": HEAD_AT, "used": c.begins}
         for c in ordered if c.limit.sliding
@@ -300,7 +293,7 @@ def _cells(db: Connection, counts: Collection[Count]) -> dict[CountKey, Sequence
     calendar = [count for count in counts if not count.limit.sliding]
     rows: list[Row[Any]] = []
     if calendar:
-        rows += db.execute(_AT, _values([(*count.key, count.begins) for count in calendar]))
+        rows += db.execute(_AT, _values([count.place for count in calendar]))
     for _, some in sorted(sliding.items()):
         since = min(count.since for count in some)
         places = [(*key, since) for count in some for key in (count.key, _head(count))]

@@ -100,15 +100,13 @@ def hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step:
     asking, charges = unpacked_asking(request.asking), counting.unpacked(request.charges)
     bound = asking.amounts
     nano = (bound.nano or 0) + sum(bound.nano or 0 if row.cost_nano is None else row.cost_nano for row in unsettled)
-    more = Amounts(
-        None if bound.nano is None else max(0, nano - counting.held(charges, "usd")),
-        max(0, bound.tokens * (1 + len(unsettled)) - counting.held(charges, "tokens")),
-    )
-    asked = replace(asking, amounts=more), request.admitted_at
+    needed = Amounts(None if bound.nano is None else nano, bound.tokens * (1 + len(unsettled)))
+    asked = replace(asking, amounts=needed), request.admitted_at
     meters = (*MONEY_AND_TOKENS, *(PLACES if request.expired_at else ()))
     till, one = energy.till_again(db, request, now), request.request_id
     admits = None if till is None else (lambda _: till.take(one))
-    verdict = counting.reserve(db, limits.current(db), [asked], meters, admits)[0]
+    holds = {charge.place: charge.held for charge in charges}
+    verdict = counting.reserve(db, limits.current(db), [asked], meters, admits, holds)[0]
     if isinstance(verdict, Refusal):
         return Left() if step.reason == "hedge" else OverLimit(verdict)
     assert not isinstance(verdict, Degraded), "what is kept of a request names no candidates to do without"

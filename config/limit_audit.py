@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from config.counting import Place, unpacked
+from config.counting import unpacked
 from config.ledger_rows import month_of
 from config.limit_models import COUNTERS
 from config.limits import read
@@ -18,7 +18,7 @@ from config.models import ADJUSTMENTS
 from config.recounting import MONEY_OF_A_MONTH, admitted
 from config.registry_store import version_of
 from core.accounts import tenant_of
-from core.limits import Asking, Count, Limit, Limits
+from core.limits import Asking, Count, Limit, Limits, Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from config.asking import unpacked_asking
-from config.counting import Charge, Place, packed, unpacked
+from config.counting import Charge, packed, unpacked
 from config.ledger_rows import month_of
 from config.limit_models import COUNTERS
 from config.models import ACCOUNTS, ATTEMPTS, REQUESTS
 from core.accounts import PLATFORM, account, tenant_of
-from core.limits import Asking, Count, CountKey, Limit, Limits
+from core.limits import Asking, Count, CountKey, Limit, Limits, Place
 from core.windows import calendar, oldest_cell
 
 #: The subject whose past the ledger keeps for good, by calendar months.
@@ -233,7 +233,10 @@ def _held(request: Row[Any], calls: Sequence[Row[Any]], asking: Asking, limit: L
         return int(not request.answered)
     if request.answered and all(call.settled for call in calls):
         return 0
-    return {"usd": int(request.reserved_nano), "tokens": asking.amounts.tokens}.get(limit.meter, 1)
+    if limit.meter == "tokens":
+        charged = [call for call in calls if call.cost_status != "not_charged"]
+        return asking.amounts.tokens * (sum(not call.settled for call in charged) if charged else 1)
+    return int(request.reserved_nano) if limit.meter == "usd" else 1
 
 
 def _used(calls: Sequence[Row[Any]], asking: Asking, limit: Limit) -> int:
@@ -259,7 +262,7 @@ _REQUESTS = select(
 ).where(REQUESTS.c.asking.is_not(None)).execution_options(yield_per=AT_ONCE)  # fmt: skip
 _CALLS = select(
     ATTEMPTS.c.request_id, ATTEMPTS.c.settled, ATTEMPTS.c.candidate, ATTEMPTS.c.tokens, ATTEMPTS.c.cost_nano,
-    ATTEMPTS.c.charged_nano,
+    ATTEMPTS.c.charged_nano, ATTEMPTS.c.cost_status,
 ).where(ATTEMPTS.c.request_id.in_(bindparam("ids", expanding=True)))  # fmt: skip
 _CHARGED = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
 _GONE = delete(COUNTERS).where(

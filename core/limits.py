@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from operator import attrgetter
+from types import MappingProxyType
 from typing import Literal
 
 from core.accounts import ANY, patterns_of, tenant_of
@@ -22,6 +23,9 @@ from schemas.events import Error
 Meter = Literal["requests", "tokens", "usd", "concurrent"]
 #: An account and what is limited of it.
 CountKey = tuple[str, str]
+#: An account, what is limited of it, and where a cell of its count begins.
+Place = tuple[str, str, int]
+NOTHING: Mapping[Place, int] = MappingProxyType({})
 NANO = 1_000_000_000
 #: When to ask again where only calls under way stand in the way.
 SOON_MS = 1_000
@@ -102,6 +106,11 @@ class Count:
     def key(self) -> CountKey:
         """What tells this count from others, at all times."""
         return self.account, self.limit.subject
+
+    @property
+    def place(self) -> Place:
+        """The cell that takes more."""
+        return self.account, self.limit.subject, self.begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,10 +323,17 @@ def level(count: Count, cells: Iterable[Cell]) -> Level:
     return max(_windows(count, cells), key=attrgetter("taken"))
 
 
+def wanted(count: Count, amounts: Amounts, holds: Mapping[Place, int]) -> int | None:
+    """What a request that may use these amounts wants of a count beside what it holds there; None where nobody knows."""
+    most = amounts.of(count.limit.meter)
+    return None if most is None else max(0, most - holds.get(count.place, 0))
+
+
 def refusal(
-    counts: Iterable[Count], cells: Mapping[CountKey, Sequence[Cell]], amounts: Amounts, now: int
-) -> Refusal | None:
-    """Why a request does not fit into what it counts against; None where it does.
+    counts: Iterable[Count], cells: Mapping[CountKey, Sequence[Cell]], amounts: Amounts, now: int,
+    holds: Mapping[Place, int] = NOTHING,
+) -> Refusal | None:  # fmt: skip
+    """Why a request does not fit into what it counts against, beside what it holds there; None where it does.
 
     Of several limits in the way, the one that is there longest.
     """
@@ -325,12 +341,12 @@ def refusal(
     for count in counts:
         if not count.limit.hard:
             continue
-        here, wanted = cells.get(count.key, ()), amounts.of(count.limit.meter)
+        here, more = cells.get(count.key, ()), wanted(count, amounts, holds)
         full = level(count, here)
-        if wanted is None:
+        if more is None:
             found.append(Refusal(count, full, None, None))
-        elif full.taken + wanted > count.limit.most:
-            found.append(Refusal(count, full, wanted, _again_in_ms(count, here, full, wanted, now)))
+        elif full.taken + more > count.limit.most:
+            found.append(Refusal(count, full, more, _again_in_ms(count, here, full, more, now)))
     return max(
         found, key=lambda each: float("inf") if each.retry_after_ms is None else each.retry_after_ms, default=None
     )

@@ -242,6 +242,33 @@ def test_a_further_call_finds_room_for_what_the_settled_one_used(book: Book) -> 
         assert (found.reserved_nano, found.held_nano, found.spent_nano) == (0, 0, 185)
 
 
+def test_a_limit_set_between_two_calls_lets_no_other_be_exceeded(book: Book) -> None:
+    """A further call needs of each limit what it does not hold there, whatever it holds of another."""
+    book.put(Limit("/acme", "tokens", "day", 15))
+    one, _ = book.admit()
+    book.start(one)
+    book.end(one, 1, 90, answer=None)
+    book.settle(one, 1, 90)
+    book.put(Limit("/", "tokens", "day", 1_000))
+    assert isinstance(book.start(one), OverLimit)
+    assert book.counts() == {("/acme", "tokens per day"): (7, 3), ("/", "tokens per day"): (7, 0)}
+    book.put(Limit("/acme", "tokens", "day", 17))
+    assert isinstance(book.start(one), Begin)
+    assert book.counts() == {("/acme", "tokens per day"): (7, 10), ("/", "tokens per day"): (7, 10)}
+
+
+def test_a_new_limit_knows_every_call_that_is_not_settled(book: Book) -> None:
+    """Two calls may use their bound each, and what they may use is held of a limit that is set meanwhile."""
+    one, _ = book.admit()
+    book.start(one)
+    book.end(one, 1, None, answer=None)
+    book.put(Limit("/", "tokens", "day", 1_000))
+    book.start(one)
+    book.put(Limit("/acme", "tokens", "day", 1_000))
+    held = (0, 20)
+    assert book.counts() == {("/acme", "tokens per day"): held, ("/", "tokens per day"): held}
+
+
 def test_a_settled_call_beside_an_open_one_gives_back_what_it_held(book: Book) -> None:
     """Never more is used and held than was found free, whichever of two calls is settled first."""
     book.put(Limit("/acme", "usd", "day", 200))
