@@ -35,7 +35,7 @@ from core.limits import (
     refusal,
     wanted,
 )
-from core.limits import near as near_cells
+from core.shares import news
 from core.windows import Window
 from schemas.events import NearLimit
 
@@ -149,11 +149,8 @@ def reserve(
             cells[charge.place[:2]] = _added(cells[charge.place[:2]], charge.begins, used, held)
         results.append(charges)
     moves.make(db)
-    exhausted = {no.count.place for no in results if isinstance(no, Refusal) and no.used_up}
-    _tell(db, [
-        (place, count.ends, count.limit.most, level(count, cells[count.key]), max(c.told for c in near_cells(count, cells[count.key])), place in exhausted)
-        for place, count in touched.items()
-    ], max(now for _, now in asked))  # fmt: skip
+    refused = {no.count.place for no in results if isinstance(no, Refusal) and no.leaves_too_little}
+    _tell(db, touched.values(), cells, max(now for _, now in asked), refused)
     return results
 
 
@@ -179,19 +176,12 @@ def settle(db: Connection, limits: Limits, spent: Iterable[Spent], back: Iterabl
         for charge in call.charges:
             if charge.meter in ("usd", "tokens") and (charge.model is None or fnmatchcase(call.model, charge.model)):
                 moves.add(charge.place, call.nano if charge.meter == "usd" else call.tokens, 0)
+    counts = [count for place in moves.places() if (count := limits.count_at(*place)) is not None]
+    cells = _cells(db, counts, heads=False)
     moves.make(db)
-    found = (
-        {(row.account, row.subject, row.begins): row for row in db.execute(_AT, _values(moves.places()))}
-        if moves.places()
-        else {}
-    )
-    reached = []
-    for place in moves.places():
-        row, limit = found.get(place), limits.find(*place[:2])
-        # How full a sliding window is shows where the next request asks.
-        if row is not None and limit is not None and not limit.sliding:
-            reached.append((place, row.ends, limit.most, Level(row.used, 0), row.told, False))
-    _tell(db, reached, now)
+    for count in counts:
+        cells[count.key] = _added(cells[count.key], count.begins, *moves.of(count.place))
+    _tell(db, counts, cells, now)
 
 
 def release(db: Connection, charges: Iterable[Charge], meters: Collection[Meter]) -> None:
@@ -219,6 +209,10 @@ class _Moves:
         before = self._by_place[place]
         self._by_place[place] = before[0] + used, before[1] + held
 
+    def of(self, place: Place) -> tuple[int, int]:
+        """What is added to a cell."""
+        return self._by_place[place]
+
     def places(self) -> list[Place]:
         return sorted(self._by_place, key=_in_order)
 
@@ -227,7 +221,7 @@ class _Moves:
         rows = [
             {"of": a, "on": s, "at": b, "more_used": used, "more_held": held}
             for a, s, b in self.places()
-            for used, held in [self._by_place[a, s, b]]
+            for used, held in [self.of((a, s, b))]
             if used or held
         ]
         if rows:
@@ -283,8 +277,8 @@ def _make(db: Connection, missing: Iterable[Count]) -> None:
     ])  # fmt: skip
 
 
-def _cells(db: Connection, counts: Collection[Count]) -> dict[CountKey, Sequence[Cell]]:
-    """The cells of counts and the heads of sliding ones as they are found, locked: those of the calendar, then window by window."""
+def _cells(db: Connection, counts: Collection[Count], heads: bool = True) -> dict[CountKey, Sequence[Cell]]:
+    """The cells of counts as they are found, locked: those of the calendar, then window by window, each with its head if wanted."""
     found: dict[CountKey, list[Cell]] = {key: [] for count in counts for key in (count.key, _head(count))}
     sliding: dict[Window, list[Count]] = defaultdict(list)
     for count in counts:
@@ -295,9 +289,9 @@ def _cells(db: Connection, counts: Collection[Count]) -> dict[CountKey, Sequence
     if calendar:
         rows += db.execute(_AT, _values([count.place for count in calendar]))
     for _, some in sorted(sliding.items()):
-        since = min(count.since for count in some)
+        since, last = min(count.since for count in some), max(2 * count.begins - count.since for count in some)
         places = [(*key, since) for count in some for key in (count.key, _head(count))]
-        rows += db.execute(_SINCE, {**_values(places), "since": since})
+        rows += db.execute(_BETWEEN, {**_values(places), "since": since, "last": HEAD_AT if heads else last})
     for row in rows:
         key = row.account, row.subject
         if key in found:
@@ -314,20 +308,22 @@ def _values(places: Iterable[Place]) -> dict[str, list[str] | list[int]]:
     }
 
 
-def _tell(db: Connection, reached: Iterable[tuple[Place, int | None, int, Level, int, bool]], now: int) -> None:
-    """Note the shares of limits that were reached now: place, its end, limit, level, what was told before, whether a request did
-    not fit.
-    """
+def _tell(
+    db: Connection, counts: Iterable[Count], cells: Mapping[CountKey, Sequence[Cell]], now: int,
+    refused: Collection[Place] = (),
+) -> None:  # fmt: skip
+    """Note the shares of limits that were reached now; `refused` are the cells that had too little left for a request."""
     alerts, told = [], []
-    for (account, subject, begins), ends, most, full, before, exhausted in reached:
-        share = 100 if exhausted else full.used * 100 // most if most else 0
-        new = [each for each in SHARES if before < each <= share]
+    for count in counts:
+        found = news(count, cells[count.key], count.place in refused, now)
+        if found is None:
+            continue
+        account, subject, begins = count.place
+        told.append({"of": account, "on": subject, "at": begins, "told": found.told})
         alerts += [
-            {"account": account, "subject": subject, "begins": begins, "share": each, "used": full.used, "most": most, "raised_at": now, "ends": ends}
-            for each in new
+            {"account": account, "subject": subject, "begins": found.begins, "share": share, "used": found.used, "most": count.limit.most, "raised_at": now, "ends": count.ends}
+            for share in found.shares
         ]  # fmt: skip
-        if new:
-            told.append({"of": account, "on": subject, "at": begins, "told": new[-1]})
     if alerts:
         db.execute(_RAISE[db.dialect.name], alerts)
         db.execute(_TOLD, told)
@@ -345,7 +341,12 @@ _AT = (
     .order_by(*_ORDERED)
     .with_for_update()
 )
-_SINCE = select(COUNTERS).where(*_OF, COUNTERS.c.begins >= bindparam("since")).order_by(*_ORDERED).with_for_update()
+_BETWEEN = (
+    select(COUNTERS)
+    .where(*_OF, COUNTERS.c.begins.between(bindparam("since"), bindparam("last")))
+    .order_by(*_ORDERED)
+    .with_for_update()
+)
 _PLACE = (
     COUNTERS.c.account == bindparam("of"), COUNTERS.c.subject == bindparam("on"), COUNTERS.c.begins == bindparam("at"),
 )  # fmt: skip

@@ -28,7 +28,7 @@ TIME_ZONES = Table(
     Column("time_zone", String(64), nullable=False),
 )
 
-#: One row a cell of a count, see `core.limits.Count`; `told` is the greatest share that its account has heard of. A sliding count has
+#: One row a cell of a count, see `core.limits.Count`; `told` is what its account has heard of, see `core.shares`. A sliding count has
 #: one more, its head (`config.counting`).
 COUNTERS = Table(
     "counters",

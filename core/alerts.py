@@ -66,7 +66,8 @@ def limit_share(reached: Reached) -> LlmAlert:
     details = {
         "limit": limit, "meter": meter, "share": str(reached.share), "used": str(reached.used), "most": str(reached.most),
     }  # fmt: skip
-    said = f"Account {reached.account} has used {used} of its limit of {limit}, at least {reached.share} %"
+    has = "has" if reached.ends is None else "has used"
+    said = f"Account {reached.account} {has} {used} of its limit of {limit}, at least {reached.share} %"
     if reached.share >= 100 and reached.used < reached.most:
         said = f"Account {reached.account} has used {used} of its limit of {limit}, and a request did not fit into the rest"
     if reached.ends is not None:

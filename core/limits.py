@@ -115,7 +115,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What is used and held in one cell of a count; `told` is the greatest share that its account has heard of."""
+    """What is used and held in one cell of a count; `told` is what its account has heard of, see `core.shares`."""
 
     begins: int
     used: int
@@ -153,6 +153,11 @@ class Refusal:
     def used_up(self) -> bool:
         """Whether the request would not fit either if nothing was held."""
         return self.asked is not None and self.level.used + self.asked > self.count.limit.most
+
+    @property
+    def leaves_too_little(self) -> bool:
+        """Whether a request that the limit has room for does not fit because of what was used."""
+        return self.used_up and (self.asked or 0) <= self.count.limit.most
 
     @property
     def error(self) -> Error:
@@ -274,6 +279,12 @@ class Limits:
         span = calendar(limit.window, self.zones.get(tenant_of(account) or "", "UTC"), now)
         return Count(limit, account, span.begins, span.begins, span.ends)
 
+    def count_at(self, account: str, subject: str, begins: int) -> Count | None:
+        """The count that a cell belongs to; None where no limit counts there any more."""
+        limit = self.find(account, subject)
+        count = None if limit is None else self.count(limit, account, begins)
+        return count if count is not None and count.begins == begins else None
+
     def counts(self, asking: Asking, now: int) -> list[Count]:
         """Everything that a request counts against now, the platform's first."""
         if not self._by_account:
@@ -321,6 +332,13 @@ def _windows(count: Count, cells: Iterable[Cell]) -> Iterator[Level]:
 def level(count: Count, cells: Iterable[Cell]) -> Level:
     """How full a count is: the fullest window that has in it what is charged now, whatever came first."""
     return max(_windows(count, cells), key=attrgetter("taken"))
+
+
+def most_taken(count: Count, cells: Iterable[Cell]) -> int:
+    """The most that is used in a window that has in it what is charged now; what is held, where a limit has no window."""
+    if count.limit.window is None:
+        return level(count, cells).taken
+    return max(each.used for each in _windows(count, cells))
 
 
 def wanted(count: Count, amounts: Amounts, holds: Mapping[Place, int]) -> int | None:

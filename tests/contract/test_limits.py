@@ -391,6 +391,59 @@ def test_a_share_is_told_once_a_window(book: Book) -> None:
     assert book.alerts() == [("/acme", 80), ("/acme", 80), ("/acme", 90), ("/acme", 100)]
 
 
+def through(book: Book, nano: int, bound: int = 100, now: int = NOW) -> str:
+    """A request that was answered and settled for so much; or why it was not admitted."""
+    one, admitted = book.admit(bound, now=now)
+    if admitted.kind == "new":
+        book.start(one)
+        book.end(one, 1, nano)
+        book.settle(one, 1, nano)
+    return admitted.kind
+
+
+def test_a_refusal_is_told_as_the_end_of_a_limit_and_hides_no_true_share(book: Book) -> None:
+    """It tells 100 % alone, once; 80 and 90 are told when they are used, 100 not again; a request larger than the limit tells nothing."""
+    book.put(Limit("/acme", "usd", "day", 1_000))
+    assert through(book, 1, bound=1_001) == "refused"
+    assert book.alerts() == []
+    for _ in range(4):
+        through(book, 100)
+    assert [through(book, 1, bound=601) for _ in range(2)] == ["refused", "refused"]
+    assert book.alerts() == [("/acme", 100)]
+    for told in ([100], [100], [100], [80, 100], [80, 90, 100], [80, 90, 100]):
+        through(book, 100)
+        assert [share for _, share in book.alerts()] == told
+
+
+@pytest.mark.parametrize("refused_first", [True, False])
+def test_a_sliding_window_hears_of_each_share_once(book: Book, refused_first: bool) -> None:
+    """What settlements reach is told, each share once in the time of a window, whichever cells it was used in, a refusal counted in."""
+    book.put(Limit("/acme", "usd", "minute", 1_000, sliding=True))
+    for number in range(10):
+        assert through(book, 100, now=NOW + number * SECOND) == "new"
+        if refused_first and number == 5:
+            assert through(book, 1, bound=500, now=NOW + number * SECOND) == "refused"
+        since = {80: 7, 90: 8, 100: 5 if refused_first else 9}
+        assert [share for _, share in book.alerts()] == [share for share, first in since.items() if number >= first]
+    assert through(book, 100, now=NOW + 10 * SECOND) == "refused"
+    assert [share for _, share in book.alerts()] == [80, 90, 100]
+    for number in range(8):
+        assert through(book, 100, now=NOW + (100 + number) * SECOND) == "new"
+    assert [share for _, share in book.alerts()] == [80, 80, 90, 100]
+
+
+def test_concurrent_requests_are_told_of_once_a_day(book: Book) -> None:
+    """What is held counts, each share once a day however often it is reached, and again on the next one."""
+    book.put(Limit("/acme", "concurrent", None, 5))
+    for day in range(2):
+        for _ in range(3):
+            ones = [book.admit(now=NOW + day * DAY)[0] for _ in range(5)]
+            assert [share for _, share in book.alerts()] == sorted([80, 90, 100] * (day + 1))
+            assert book.admit(now=NOW + day * DAY)[1].kind == "refused"
+            for one in ones:
+                book.end(one, None, None)
+
+
 def test_a_change_waits_for_admissions_and_they_for_it(book: Book) -> None:
     """A limit set while others admit has counted every one of them, none twice."""
     stop, admitted = threading.Event(), [0]
