@@ -56,10 +56,10 @@ def recount(db: Connection, before: Limits, after: Limits, now: int) -> None:
             if cell is None:
                 continue
             held = _held(request, calls, asking, limit)
-            if held:
+            if held is not None:
                 kept.append(Charge(*count.key, count.begins, limit.meter, held, limit.model))
             cell["used"] += used
-            cell["reserved"] += 0 if limit.meter == "requests" else held
+            cell["reserved"] += 0 if limit.meter == "requests" else held or 0
         if kept != charges:
             charged.append({"of": request.request_id, "charges": packed(kept)})
     earlier.carry_over(now)
@@ -225,14 +225,14 @@ def _count_months(db: Connection, anew: _Anew, cells: _Cells, now: int) -> None:
         cell["used"] = nano
 
 
-def _held(request: Row[Any], calls: Sequence[Row[Any]], asking: Asking, limit: Limit) -> int:
-    """What an open request holds on a meter."""
+def _held(request: Row[Any], calls: Sequence[Row[Any]], asking: Asking, limit: Limit) -> int | None:
+    """What a request holds on a meter that its calls still count on; None where none does any more."""
     if request.expired_at is not None:
-        return 0
+        return None
     if limit.meter == "concurrent":
-        return int(not request.answered)
+        return None if request.answered else 1
     if request.answered and all(call.settled for call in calls):
-        return 0
+        return None
     if limit.meter == "tokens":
         charged = [call for call in calls if call.cost_status != "not_charged"]
         return asking.amounts.tokens * (sum(not call.settled for call in charged) if charged else 1)

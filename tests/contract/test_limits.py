@@ -334,6 +334,16 @@ def test_a_new_limit_counts_what_the_ledger_knows_of_its_window(book: Book) -> N
     assert book.admit(140)[1].kind == "new"
 
 
+def test_a_new_limit_counts_the_call_of_a_request_that_holds_nothing(book: Book) -> None:
+    """What a call used that costs more than its bound of nothing counts, also where the limit was set after its admission."""
+    one, _ = book.admit(0, tokens=0)
+    book.put(Limit("/acme", "usd", "day", 300), Limit("/acme", "tokens", "day", 300))
+    book.start(one)
+    book.end(one, 1, 60)
+    book.settle(one, 1, 60)
+    assert book.counts() == {("/acme", "usd per day"): (60, 0), ("/acme", "tokens per day"): (7, 0)}
+
+
 def test_a_monthly_budget_knows_the_month_that_the_ledger_has_forgotten(book: Book) -> None:
     """A tenant's and the platform's money of a calendar month comes from their accounts, not from requests that may be gone."""
     one, _ = book.admit()
