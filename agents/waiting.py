@@ -10,7 +10,7 @@ from agents.outgoing import Clock
 from config import ledger
 from config.holding import NotAdmitted
 from config.transactions import Transactions
-from core.degrading import Degraded
+from core.degrading import Degraded, spared
 from core.energy import Short
 from core.limits import Asking, CountKey, Refusal, concerns
 
@@ -18,7 +18,7 @@ from core.limits import Asking, CountKey, Refusal, concerns
 HELD_SECONDS, USED_UP_SECONDS = 0.2, 1.0
 
 
-#: Makes of an admission one without the candidates that are too dear, whose `asking` may have no model left.
+#: Makes of an admission one without the candidates that it has to do without, whose `asking` may have no model left.
 Cheaper = Callable[[ledger.Admission, Short | Degraded], ledger.Admission]
 
 
@@ -54,18 +54,19 @@ class Waiting:
     ) -> ledger.Admitted:  # fmt: skip
         """What the ledger says of an admission, `refused` only after it has waited until then; None for not at all.
 
-        Where its candidates are too dear, what `cheaper` makes of it is asked for at once, in the same turn. The plan of a
-        refused admission is that of the last one.
+        Where it has to do without candidates, what `cheaper` makes of it is asked for at once, in the same turn. It does without
+        those that others wait for. The plan of a refused admission is that of the last one.
         """
         if until is None or entry.asking is None:
             return await self._ask(entry, cheaper)
-        admitted = None
-        if self._line_of(entry.asking) is not None and not await self._transactions.run(ledger.known, entry.request_id):
+        admitted, ahead = None, self._past_lines(entry, cheaper)
+        if self._line_of(ahead.asking) is not None and not await self._transactions.run(ledger.known, entry.request_id):
             # It may have ended meanwhile.
-            line = self._line_of(entry.asking)
-            admitted = _behind(line, entry, entry.asking) if line is not None else None
+            ahead = self._past_lines(entry, cheaper)
+            line = self._line_of(ahead.asking)
+            admitted = _behind(line, ahead, ahead.asking or entry.asking) if line is not None else None
         if admitted is None:
-            admitted = await self._ask(entry, cheaper)
+            admitted = await self._ask(ahead, cheaper)
         while self._worth_it(admitted.refusal, until):
             assert isinstance(admitted.refusal, Refusal)
             key = admitted.refusal.count.key
@@ -81,14 +82,33 @@ class Waiting:
                 self._lines = {key: each for key, each in self._lines.items() if each.length}
         return admitted
 
-    def _line_of(self, asking: Asking) -> _Line | None:
-        """The line in which a request has to stand that could fit into its limit."""
-        for (account, _), line in self._lines.items():
+    def _line_of(self, asking: Asking | None) -> _Line | None:
+        """The line in which a request has to stand that could fit into its limit, and counts against it whichever model answers."""
+        if asking is None:
+            return None
+        for line in self._lines_of(asking):
             limit = line.refusal.count.limit
             wanted = asking.amounts.of(limit.meter)
-            if account in asking.path and concerns(limit, asking) and wanted is not None and wanted <= limit.most:
+            if wanted is not None and wanted <= limit.most and spared(asking, [line.refusal]) is None:
                 return line
         return None
+
+    def _lines_of(self, asking: Asking) -> list[_Line]:
+        """The lines for limits that a request counts against."""
+        found = ((account, line) for (account, _), line in self._lines.items() if account in asking.path)
+        return [line for _, line in found if concerns(line.refusal.count.limit, asking)]
+
+    def _past_lines(
+        self, entry: ledger.Admission, cheaper: Cheaper | None, own: _Line | None = None
+    ) -> ledger.Admission:  # fmt: skip
+        """The admission without those of its candidates that others wait for, in lines that are not its own."""
+        for line in self._lines.values():
+            asking = entry.asking
+            if cheaper is None or asking is None or line is own or line not in self._lines_of(asking):
+                continue
+            why = spared(asking, [line.refusal])
+            entry = entry if why is None else cheaper(entry, why)
+        return entry
 
     async def _stand(
         self, line: _Line, entry: ledger.Admission, asking: Asking, until: int, cheaper: Cheaper | None
@@ -101,7 +121,7 @@ class Waiting:
             return _behind(line, entry, asking)
         try:
             while True:
-                admitted = await self._ask(entry, cheaper)
+                admitted = await self._ask(self._past_lines(entry, cheaper, line), cheaper)
                 refusal = admitted.refusal
                 if not isinstance(refusal, Refusal) or refusal.count.key != line.refusal.count.key:
                     return admitted

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 from config.dialects import inserts, upserts
 from config.limit_models import COUNTERS, LIMIT_ALERTS
 from core.accounts import PLATFORM
-from core.degrading import Degraded, degraded
+from core.degrading import Degraded, degraded, spared
 from core.limits import (
     NOTHING,
     SHARES,
@@ -32,7 +32,7 @@ from core.limits import (
     Place,
     Refusal,
     level,
-    refusal,
+    refusals,
     wanted,
 )
 from core.shares import news
@@ -118,8 +118,9 @@ def reserve(
 ) -> list[list[Charge] | Refusal | Degraded]:  # fmt: skip
     """Hold what requests may use, each asking at its time, as far as every hard limit allows; its charges, or why it does not fit.
 
-    A request that does not fit, or that has to do without its dearer candidates, takes nothing. `meters` leaves out all limits
-    but those on them; `holds` is what one that asks for more holds already. `admits` is asked about each request that fits, by its place; one that it turns down takes nothing
+    A request that does not fit, or that has to do without some of its candidates, takes nothing. `meters` leaves out all limits
+    but those on them and says that what is asked for is a further call: it does without no candidate, and `holds` is what its request
+    holds already. `admits` is asked about each request that fits, by its place; one that it turns down takes nothing
     either and has no charges.
     """
     counts = [
@@ -133,9 +134,10 @@ def reserve(
     results: list[list[Charge] | Refusal | Degraded] = []
     moves = _Moves()
     for place, ((asking, now), found) in enumerate(zip(asked, counts, strict=True)):
-        no = refusal(found, cells, asking.amounts, now, holds)
+        noes = refusals(found, cells, asking.amounts, now, holds)
+        no = noes[0] if noes else None
         cheaper = degraded(asking, found, cells, no) if asking.dearer else None
-        if why := cheaper or no:
+        if why := cheaper or (spared(asking, noes) if meters is None else None) or no:
             results.append(why)
             continue
         if admits is not None and not admits(place):

@@ -87,8 +87,10 @@ def verdicts(db: Connection, entries: Sequence[Wanted]) -> dict[str, Taken | Not
     return results
 
 
-def hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step: Begin, now: int) -> Step:
-    """Hold what a further call can cost beside those whose cost is not settled; the step that follows.
+def hold_more(
+    db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step: Begin, candidate: int, now: int
+) -> Step:  # fmt: skip
+    """Hold what a further call of this candidate can cost beside those whose cost is not settled; the step that follows.
 
     The first call has what was reserved with the admission, as long as that has not expired; what a settled call used is no
     longer held. `now` is when the further call is to begin.
@@ -101,7 +103,9 @@ def hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step:
     bound = asking.amounts
     nano = (bound.nano or 0) + sum(bound.nano or 0 if row.cost_nano is None else row.cost_nano for row in unsettled)
     needed = Amounts(None if bound.nano is None else nano, bound.tokens * (1 + len(unsettled)))
-    asked = replace(asking, amounts=needed), request.admitted_at
+    # One that expired holds nothing for its other candidates either, which are called without asking as long as nothing is charged.
+    models = asking.models if request.expired_at else asking.models[candidate : candidate + 1]
+    asked = replace(asking, models=models, amounts=needed), request.admitted_at
     meters = (*MONEY_AND_TOKENS, *(PLACES if request.expired_at else ()))
     till, one = energy.till_again(db, request, now), request.request_id
     admits = None if till is None else (lambda _: till.take(one))
@@ -109,7 +113,7 @@ def hold_more(db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step:
     verdict = counting.reserve(db, limits.current(db), [asked], meters, admits, holds)[0]
     if isinstance(verdict, Refusal):
         return Left() if step.reason == "hedge" else OverLimit(verdict)
-    assert not isinstance(verdict, Degraded), "what is kept of a request names no candidates to do without"
+    assert not isinstance(verdict, Degraded), "a further call does without no candidate"
     if till is not None and one in till.shorts:
         return OverLimit(till.shorts[one])
     if till is not None:

@@ -65,7 +65,7 @@ class Admitted:
 
     `new`: it stands now. `same`: the id was known with this body, `answer` being its packed answer if there is one. `other`:
     the id was known with another body, nothing changed. `refused`: it is not known and does not fit into a limit, or no limit
-    names its accounts, or it costs more energy than its user has left, or it has to do without its dearer candidates, for the
+    names its accounts, or it costs more energy than its user has left, or it has to do without some of its candidates, for the
     reason in `refusal`; nothing changed. `admitted_at`, `reserved_nano`, `plan` and `near`, the limits that were nearly used
     up, are those of the first admission.
     """
@@ -220,7 +220,7 @@ def _start(db: Connection, entries: Sequence[Start]) -> list[Started]:
         rows = attempts[entry.request_id]
         step = _step(entry, request, rows, alive - {entry.owner})
         if isinstance(step, Begin):
-            step = hold_more(db, request, rows, step, entry.now)
+            step = hold_more(db, request, rows, step, entry.candidate, entry.now)
         if isinstance(step, Begin):
             begun.append({
                 "request_id": entry.request_id, "number": step.number, "reason": step.reason, "owner": entry.owner,

@@ -1,4 +1,6 @@
-"""Degrade instead of refusing: while a limit of its accounts is nearly used up, a request goes without its dearer candidates."""
+"""Degrade instead of refusing: while a limit of its accounts is nearly used up, a request goes without its dearer candidates, and
+without those that a full limit of their models alone covers.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,14 @@ from core.limits import Asking, Cell, Count, CountKey, Refusal, covers, level
 class Degraded:
     """Why a request is not admitted as it is planned: so many percent of a limit are used or held, or it does not fit into the rest.
 
-    `dearer` are the places of the candidates that its route does without from `degrade_from` percent on.
+    `dearer` are the places of the candidates that it does without, from `degrade_from` percent on by its route; None where it
+    does not fit.
     """
 
     account: str
     subject: str
     percent: int
-    degrade_from: int
+    degrade_from: int | None
     dearer: tuple[int, ...]
 
     @property
@@ -28,7 +31,7 @@ class Degraded:
         """Why each candidate is dropped that the route does without, by its place."""
         used = f"{self.percent} % of {self.subject} of {self.account} are used or held"
         why = f"{used}, and the route degrades from {self.degrade_from} % on"
-        if self.percent < self.degrade_from:
+        if self.degrade_from is None:
             why = f"{used}, and what the request may take does not fit into the rest"
         return dict.fromkeys(self.dearer, why)
 
@@ -50,11 +53,25 @@ def degraded(
         if count.account != PLATFORM and covers(count.limit, dearer)
     )
     percent, fullest = max(shares, key=itemgetter(0), default=(0, None))
-    if fullest is None or percent < asking.degrade_from:
-        if no is None:
-            return None
-        percent, fullest = no.level.share(no.count.limit), no.count
-    return Degraded(fullest.account, fullest.limit.subject, percent, asking.degrade_from, asking.dearer)
+    if fullest is not None and percent >= asking.degrade_from:
+        return Degraded(*fullest.key, percent, asking.degrade_from, asking.dearer)
+    return None if no is None else _unfit(no, asking.dearer)
+
+
+def spared(asking: Asking, noes: Iterable[Refusal]) -> Degraded | None:
+    """Why a request that does not fit does without some of its candidates; None where none is left, or it fits no better.
+
+    `noes` are the limits in its way. Of those that cover some of its candidates alone the first one counts; it may ask again.
+    """
+    for no in noes:
+        covered = tuple(place for place, model in enumerate(asking.models) if covers(no.count.limit, [model]))
+        if no.asked is not None and len(covered) < len(asking.models):
+            return _unfit(no, covered)
+    return None
+
+
+def _unfit(no: Refusal, places: tuple[int, ...]) -> Degraded:
+    return Degraded(*no.count.key, no.level.share(no.count.limit), None, places)
 
 
 def _saves(asking: Asking, no: Refusal) -> bool:

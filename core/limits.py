@@ -347,13 +347,13 @@ def wanted(count: Count, amounts: Amounts, holds: Mapping[Place, int]) -> int | 
     return None if most is None else max(0, most - holds.get(count.place, 0))
 
 
-def refusal(
+def refusals(
     counts: Iterable[Count], cells: Mapping[CountKey, Sequence[Cell]], amounts: Amounts, now: int,
     holds: Mapping[Place, int] = NOTHING,
-) -> Refusal | None:  # fmt: skip
-    """Why a request does not fit into what it counts against, beside what it holds there; None where it does.
+) -> list[Refusal]:  # fmt: skip
+    """Why a request does not fit into what it counts against, beside what it holds there: a reason for each limit in the way.
 
-    Of several limits in the way, the one that is there longest.
+    The one that is there longest comes first.
     """
     found: list[Refusal] = []
     for count in counts:
@@ -365,9 +365,8 @@ def refusal(
             found.append(Refusal(count, full, None, None))
         elif full.taken + more > count.limit.most:
             found.append(Refusal(count, full, more, _again_in_ms(count, here, full, more, now)))
-    return max(
-        found, key=lambda each: float("inf") if each.retry_after_ms is None else each.retry_after_ms, default=None
-    )
+    # Sorting keeps the order of those that are there as long.
+    return sorted(found, key=lambda each: float("-inf") if each.retry_after_ms is None else -each.retry_after_ms)
 
 
 def _again_in_ms(count: Count, cells: Sequence[Cell], full: Level, wanted: int, now: int) -> int | None:

@@ -236,3 +236,52 @@ def test_a_route_that_says_nothing_degrades_nothing(desk: Desk) -> None:
     desk.route = replace(ROUTE, degrade_from=None, degrade_to=())
     desk.put(Limit("/acme", "requests", "day", 5))
     assert models(desk.one_by_one(5)) == [STRONG] * 5
+
+
+def test_a_full_limit_of_a_fallbacks_models_drops_that_one(desk: Desk) -> None:
+    """The others are called as before, the decisions say why, and what is not called does not count; no route has to say so."""
+    desk.route = replace(ROUTE, degrade_from=None, degrade_to=())
+    desk.put(
+        Limit("/acme", "requests", "day", 1, model="anthropic/*"), Limit("/", "tokens", "day", 1, model="nobody/*")
+    )
+    first, second = desk.one_by_one(2)
+    assert models([first, second]) == [STRONG, STRONG]
+    assert [len(call["candidates"]) for call in (first, second)] == [3, 2]
+    assert second["downgraded_from"] is None
+    assert [each["reason"] for each in second["decisions"] if not each["kept"]] == [
+        "dropped: 100 % of requests per day model anthropic/* of /acme are used or held, and what the request may take does not fit "
+        "into the rest"
+    ]
+    assert desk.taken() == {"requests per day model anthropic/*": 1}
+
+
+def test_a_request_is_refused_once_limits_cover_all_its_models(desk: Desk) -> None:
+    """Each of three limits of a model has room for one request less; the first choice that was dropped is told of."""
+    desk.route = replace(ROUTE, degrade_from=None, degrade_to=())
+    desk.put(*(
+        Limit(account, "requests", "day", most, model=model)
+        for account, most, model in (("/acme", 1, STRONG), ("/", 2, OTHER), ("/acme/user:ana", 3, CHEAP))
+    ))  # fmt: skip
+    found = desk.one_by_one(5)
+    assert models(found[:3]) == [STRONG, OTHER, CHEAP]
+    assert [call["downgraded_from"] for call in found[:3]] == [None, STRONG, STRONG]
+    assert [each["error"]["code"] for each in found[3:]] == ["policy_quota_exceeded"] * 2
+    assert CHEAP in found[3]["error"]["message"]
+    assert {each["model"] for each in found[3]["decisions"] if not each["kept"]} == {STRONG, OTHER}
+    assert set(desk.taken().values()) == {1, 2, 3}
+
+
+def test_at_once_a_limit_of_a_model_lets_in_as_many_as_one_by_one(desk: Desk) -> None:
+    """Of ten at once, three get the first choice and the others the next one."""
+    desk.route = replace(ROUTE, degrade_from=None, degrade_to=())
+    desk.put(Limit("/acme", "requests", "day", 3, model="openai/*"))
+    calls = desk.deal(*(ask() for _ in range(10)))
+    assert sorted(models(calls)) == sorted([STRONG] * 3 + [OTHER] * 7)
+    assert desk.taken() == {"requests per day model openai/*": 3}
+
+
+def test_a_money_limit_of_a_model_leaves_the_others(desk: Desk) -> None:
+    """Its room is for the request's bound; without the model the request holds nothing of it."""
+    desk.route = replace(ROUTE, degrade_from=None, degrade_to=())
+    desk.put(Limit("/acme", "usd", "month", 1, model="openai/*", sliding=True))
+    assert models(desk.one_by_one(1)) == [OTHER]

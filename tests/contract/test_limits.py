@@ -48,9 +48,11 @@ class Book:
         with self.engine.begin() as db:
             return one, ledger.admit(db, [entry])[0]
 
-    def start(self, one: str, now: int = NOW) -> Any:
+    def start(self, one: str, now: int = NOW, candidate: int = 0) -> Any:
+        """The next step of a call by a candidate, to which the request has moved."""
         with self.engine.begin() as db:
-            return ledger.start(db, [ledger.Start(one, "w", now, None, 5, True)])[0].step
+            db.execute(REQUESTS.update().where(REQUESTS.c.request_id == one).values(candidate=candidate))
+            return ledger.start(db, [ledger.Start(one, "w", now, None, 5, True, candidate)])[0].step
 
     def end(self, one: str, number: int | None, cost: int | None, answer: bytes | None = b"answer") -> None:
         status = "unknown" if cost is None else "priced"
@@ -255,6 +257,18 @@ def test_a_limit_set_between_two_calls_lets_no_other_be_exceeded(book: Book) -> 
     book.put(Limit("/acme", "tokens", "day", 17))
     assert isinstance(book.start(one), Begin)
     assert book.counts() == {("/acme", "tokens per day"): (7, 10), ("/", "tokens per day"): (7, 10)}
+
+
+def test_a_further_call_needs_no_room_for_other_models(book: Book) -> None:
+    """A full limit of the first candidate's model lets the second one be called, and does not let the first one be called again."""
+    book.put(Limit("/acme", "tokens", "day", 15, model="openai/*"))
+    one, _ = book.admit()
+    book.start(one)
+    book.end(one, 1, 90, answer=None)
+    book.settle(one, 1, 90)
+    assert isinstance(book.start(one), OverLimit)
+    assert isinstance(book.start(one, candidate=1), Begin)
+    assert book.counts() == {("/acme", "tokens per day model openai/*"): (7, 3)}
 
 
 def test_a_new_limit_knows_every_call_that_is_not_settled(book: Book) -> None:

@@ -45,16 +45,19 @@ class Queue:
 
     def ask(
         self, name: str, seconds: float | None = 60.0, tenant: str = "acme", model: str = GPT, tokens: int = 10,
-        known: bool = False, degrades: bool = False,
+        known: bool = False, degrades: bool = False, either: bool = False,
     ) -> asyncio.Task[ledger.Admitted]:  # fmt: skip
         """A request that asks, and waits for so long at most; its name is in `through` once it is admitted.
 
-        One that degrades does without GPT from 80 % of a limit on, and its name is then in small letters.
+        One that degrades does without GPT from 80 % of a limit on, one with either model where there is no room for GPT; its name is
+        then in small letters.
         """
         path = path_of(tenant, None, "ana", None)
         asking = Asking(path, None, (model,), Amounts(CENT, tokens))
         if degrades:
             asking = replace(asking, models=(GPT, GEMINI), degrade_from=80, dearer=(0,))
+        if either:
+            asking = replace(asking, models=(GPT, GEMINI))
         entry = ledger.Admission(
             id_of(name), bytes(32), tenant, CENT, None, now_us(), b"", asking, known=path if known else ()
         )
@@ -282,6 +285,24 @@ def test_a_raised_limit_lets_them_in_at_once(queue: Any) -> None:
         await q.see("a", "b", "c")
 
     queue(story, Limit("/acme", "requests", "hour", 1))
+
+
+def test_who_can_do_without_a_model_waits_for_none_and_goes_before_nobody(queue: Any) -> None:
+    """It goes on at once with the other model, and leaves the room for the first one to those that wait for it."""
+
+    async def story(q: Queue) -> None:
+        await q.ask("a")
+        q.ask("b")
+        await asyncio.sleep(0.1)
+        await q.ask("C", either=True)
+        assert q.through == ["a", "c"]
+        await q.end("a")
+        await q.see("a", "c", "b")
+        await q.end("b")
+        await q.ask("D", either=True)
+        assert q.through[-1] == "D"
+
+    queue(story, Limit("/acme", "concurrent", None, 1, model="openai/*"))
 
 
 def test_a_request_that_is_delivered_again_waits_behind_nobody(queue: Any) -> None:

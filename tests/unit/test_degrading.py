@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from core.accounts import path_of
 from core.degrading import Degraded, degraded
-from core.limits import Amounts, Asking, Cell, CountKey, Limit, Limits, Meter, refusal
+from core.limits import Amounts, Asking, Cell, CountKey, Limit, Limits, Meter, refusals
 
 NOW = 1_795_258_680_000_000
 STRONG, CHEAP = "openai/gpt-5", "google/gemini-2.5-flash"
@@ -26,7 +26,7 @@ def judged(asking: Asking, *full: tuple[Limit, int, int]) -> Degraded | None:
     cells: dict[CountKey, list[Cell]] = {
         count.key: [Cell(count.begins, *level[count.limit.subject + count.limit.account])] for count in counts
     }
-    return degraded(asking, counts, cells, refusal(counts, cells, asking.amounts, NOW))
+    return degraded(asking, counts, cells, next(iter(refusals(counts, cells, asking.amounts, NOW)), None))
 
 
 @given(st.integers(1, 100), st.integers(0, 2_000), st.integers(0, 2_000), st.booleans())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -12,7 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.accounts import account, path_of, patterns_of, problem_of, tenant_of
-from core.limits import SOON_MS, Amounts, Asking, Cell, Level, Limit, Limits, level, refusal, shown
+from core.limits import (
+    SOON_MS,
+    Amounts,
+    Asking,
+    Cell,
+    Count,
+    CountKey,
+    Level,
+    Limit,
+    Limits,
+    Refusal,
+    level,
+    refusals,
+    shown,
+)
 from core.windows import CELLS, LENGTHS, US, Window, calendar, cell, oldest_cell
 
 NOW = 1_795_258_680_000_000
@@ -122,6 +137,13 @@ def test_a_sliding_window_counts_everything_in_it(now: int, ago: int, window: Wi
     counts = oldest_cell(window, now) <= cell(window, now - ago)
     assert counts or ago > length
     assert not counts or ago < length + length // CELLS + US
+
+
+def refusal(
+    counts: Sequence[Count], cells: Mapping[CountKey, Sequence[Cell]], amounts: Amounts, now: int
+) -> Refusal | None:
+    """The limit in the way that is there longest."""
+    return next(iter(refusals(counts, cells, amounts, now)), None)
 
 
 def cells_of(limits: Limits, *cells: Cell) -> dict[tuple[str, str], tuple[Cell, ...]]:
