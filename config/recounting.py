@@ -1,7 +1,7 @@
 """Count anew what counts from a change of limits on and did not before: new limits, and windows that a time zone has moved.
 
 What is counted are the requests that the ledger remembers. What a counter has beyond these was used by requests that are
-forgotten, and goes on counting in each window that they can have fallen into: rather twice than not at all.
+forgotten, and goes on counting in the present window where they can have fallen into it: rather too much than too little.
 """
 
 from __future__ import annotations
@@ -166,17 +166,15 @@ class _Earlier:
                 self._remembered[*key, row.begins] += used
 
     def carry_over(self, now: int) -> None:
-        """Count in the windows of the present what forgotten requests used, in each that these can have fallen into."""
+        """Count in the windows of the present what forgotten requests used that can have fallen into them."""
         for (path, subject), rows in self._counters.items():
             limit = self._cells.limits.find(path, subject)
             assert limit is not None, "only counters of limits are among them"
-            self._cells.at(self._cells.limits.count(limit, path, now))
-            cells = [cell for place, cell in self._cells.rows.items() if place[:2] == (path, subject)]
+            present = self._cells.at(self._cells.limits.count(limit, path, now))
+            assert present is not None, "the present window is not over"
             for row in rows:
-                forgotten = max(0, row.used - self._remembered[path, subject, row.begins])
-                for cell in cells:
-                    if cell["begins"] < min(row.ends, self._memory) and cell["ends"] > row.begins:
-                        cell["used"] += forgotten
+                if present["begins"] < min(row.ends, self._memory) and present["ends"] > row.begins:
+                    present["used"] += max(0, row.used - self._remembered[path, subject, row.begins])
 
 
 def _follows_a_zone(limit: Limit) -> bool:

@@ -8,22 +8,27 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sqlalchemy import Engine, event, select, text, update
 
 from cli.errors import CommandError
 from cli.registry_change import database
-from config import ledger, settling, upkeep
-from config.database import reading
+from config import ledger, limits, settling, upkeep
+from config.database import create_tables, open_database, reading
 from config.limit_audit import counted
-from config.limit_models import LIMITS
+from config.limit_models import COUNTERS, LIMITS
 from config.models import ATTEMPTS, REQUESTS
 from config.settings import Settings
 from core.accounts import path_of
 from core.attempts import Begin, OverLimit
 from core.limits import Amounts, Asking, Limit
+from core.windows import calendar
 from tests.contract.test_limits import DAY, NOW, Book
 
 WHO = Limit("/acme/user:ana", "usd", "month", 1_000)
@@ -189,6 +194,60 @@ def test_a_limit_that_was_removed_keeps_what_it_had_counted(book: Book) -> None:
     assert book.counts() == {("/acme/user:ana", WHO.subject): (900, 0)}
 
 
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Pacific/Kiritimati", "Pacific/Pago_Pago", "Asia/Kathmandu")
+NOVEMBER = time_of("2026-11-01T00:00:00")
+
+
+def test_no_time_zone_makes_a_month_look_emptier_than_it_is(tmp_path: Path) -> None:
+    """Whenever requests came, whatever the ledger has forgotten of them, and however often the zone of their tenant moves: what counts
+    is at least what was used in the month of the zone, and no more than was used at all; of what is remembered, exactly it."""
+    engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+    create_tables(engine)
+    tenants = (f"t{number}" for number in count())
+
+    @settings(max_examples=30, deadline=None, database=None)
+    @given(
+        times=st.lists(st.integers(-3 * 24, 27 * 24), min_size=1, max_size=8),
+        day=st.integers(10, 27),
+        zones=st.lists(st.sampled_from(ZONES), min_size=2, max_size=4),
+        purged=st.booleans(),
+    )
+    def holds(times: list[int], day: int, zones: list[str], purged: bool) -> None:
+        tenant, now = next(tenants), NOVEMBER + day * DAY
+        mine, months = (
+            Limit(f"/{tenant}/user:ana", "usd", "month", 10**9),
+            [calendar("month", zone, now) for zone in zones],
+        )
+        asked = [(NOVEMBER + hours * HOUR, 10**place) for place, hours in enumerate(times) if hours < day * 24]
+        with engine.begin() as db:
+            limits.change(db, limits.Edit([mine], zones=[(tenant, zones[0])]), "ana", NOVEMBER - 9 * DAY)
+        for at, nano in asked:
+            one = str(uuid.uuid4())
+            asking = Asking(path_of(tenant, None, "ana", None), None, ("openai/gpt-5",), Amounts(nano, 1))
+            ended = ledger.EndedAttempt(1, b"usage", nano, "priced")
+            with engine.begin() as db:
+                ledger.admit(db, [ledger.Admission(one, bytes(32), tenant, nano, None, at, b"", asking)])
+                ledger.start(db, [ledger.Start(one, "w", at, None, 1, True)])
+                ledger.end(db, [ledger.End(one, "w", at, ended, b"answer")])
+                settling.settle(db, [settling.Settlement(one, 1, nano, nano, 1, "openai/gpt-5", at)])
+        if purged:
+            with engine.begin() as db:
+                upkeep.purge(db, now, 8)
+        for zone, month in zip(zones[1:], months[1:], strict=True):
+            with engine.begin() as db:
+                limits.change(db, limits.Edit(zones=[(tenant, zone)]), "ana", now)
+                cells = db.execute(select(COUNTERS).where(COUNTERS.c.account == mine.account)).all()
+            found = sum(row.used for row in cells if row.begins == month.begins)
+            # The first counter knows its own month; of the hours before that, the ledger only knows what it remembers.
+            known = [(at, nano) for at, nano in asked if not purged or at >= min(months[0].begins, now - 8 * DAY)]
+            least = sum(nano for at, nano in known if at >= month.begins)
+            most = sum(nano for at, nano in known if at >= min(one.begins for one in months))
+            assert least <= found <= most if purged else found == least
+
+    holds()
+    engine.dispose()
+
+
 def test_changes_and_work_on_requests_never_wait_for_each_other_in_a_circle(book: Book) -> None:
     """Workers begin, end and settle calls, in one transaction of one request after another, while limits and time zones change:
     the database has to stop nobody, and nothing is counted twice, lost or left held."""
@@ -264,14 +323,14 @@ def test_changes_and_work_on_requests_never_wait_for_each_other_in_a_circle(book
 def test_an_operator_whom_others_are_in_the_way_of_is_told_to_try_again(engine: Engine) -> None:
     """A command that the database stops, as two transactions wait for each other or one is busy for too long, says so: the
     database is there and has not to be started."""
-    book, settings = Book(engine), Settings(database_url=engine.url.render_as_string(hide_password=False))
+    book, stored = Book(engine), Settings(database_url=engine.url.render_as_string(hide_password=False))
     book.put(Limit("/acme", "usd", "day", 1_000), Limit("/globex", "usd", "day", 1_000))
     mine, theirs = (select(LIMITS).where(LIMITS.c.account == path).with_for_update() for path in ("/acme", "/globex"))
     with engine.connect() as other, ThreadPoolExecutor(1) as thread:
         other.execute(theirs)
 
         def change() -> None:
-            with database(settings) as own, own.begin() as db:
+            with database(stored) as own, own.begin() as db:
                 db.execute(text("SET LOCAL deadlock_timeout = '100ms'"))
                 db.execute(mine)
                 waiting = thread.submit(other.execute, mine)
