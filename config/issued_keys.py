@@ -89,7 +89,7 @@ def issue(db: Connection, keys: EncryptionKeys, new: NewKey, change: Change) -> 
     _audit(db, version, change, "add", None, made)
     if new.nano_usd_per_day is not None:
         most = Limit(made.account, "usd", "day", new.nano_usd_per_day)
-        limits.change(db, limits.Edit([most]), change.who, change.at)
+        limits.change(db, limits.Edit([most], fresh=True), change.who, change.at)
     return made, f"{key_id}.{secret}"
 
 

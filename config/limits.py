@@ -49,11 +49,13 @@ def read(db: Connection, version: int = 0) -> Limits:
 @dataclass(frozen=True, slots=True)
 class Edit:
     """A change of limits: what is set, in place of what stood for the same account and subject, what is removed, and the time
-    zones of tenants, None for UTC."""
+    zones of tenants, None for UTC. `fresh` says that no request was ever charged to their accounts: there is nothing to count.
+    """
 
     put: Sequence[Limit] = ()
     remove: Sequence[Limit] = ()
     zones: Sequence[tuple[str, str | None]] = ()
+    fresh: bool = False
 
 
 def change(db: Connection, edit: Edit, by: str, now: int) -> Changed:
@@ -73,7 +75,8 @@ def change(db: Connection, edit: Edit, by: str, now: int) -> Changed:
     found = _differences(before, after)
     if not found:
         return Changed(version, ())
-    recount(db, before, after, now)
+    if not edit.fresh:
+        recount(db, before, after, now)
     return audited(db, version, found, by, now)
 
 

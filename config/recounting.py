@@ -43,7 +43,7 @@ def recount(db: Connection, before: Limits, after: Limits, now: int) -> None:
     earlier = _Earlier(counters, cells, db.execute(_OLDEST_DONE).scalar() or now)
     charged = []
     since = min([_since(anew.limits, after, oldest), *earlier.begins])
-    for request, asking, calls in admitted(db, since):
+    for request, asking, calls in admitted(db, since, anew.tenants):
         charges = unpacked(request.charges)
         kept = [charge for charge in charges if not anew(charge.account, charge.subject)]
         for count in after.counts(asking, request.admitted_at):
@@ -82,12 +82,20 @@ class _Anew:
         self._moved = {tenant for tenant in zones if before.zones.get(tenant) != after.zones.get(tenant)}
         self._before, self._after = before, after
         self._known: dict[CountKey, bool] = {}
-        had = {(limit.account, limit.subject) for limit in before.limits}
+        self._stood = {(limit.account, limit.subject) for limit in before.limits}
         self.limits = [
             limit
             for limit in after.limits
-            if (limit.account, limit.subject) not in had or (_follows_a_zone(limit) and self._moves(limit.account))
+            if not self._had(limit) or (_follows_a_zone(limit) and self._moves(limit.account))
         ]
+
+    @property
+    def tenants(self) -> set[str]:
+        """The tenants whose requests can be concerned; empty for all."""
+        named: set[str | None] = set()
+        for limit in self.limits:
+            named |= self._moved if self._had(limit) else {tenant_of(limit.account)}
+        return set() if None in named else {tenant for tenant in named if tenant is not None}
 
     def __call__(self, path: str, subject: str) -> bool:
         """Whether the count of an account is."""
@@ -101,6 +109,9 @@ class _Anew:
         if limit is None or self._before.find(path, subject) is None:
             return limit is not None
         return _follows_a_zone(limit) and self._moves(path)
+
+    def _had(self, limit: Limit) -> bool:
+        return (limit.account, limit.subject) in self._stood
 
     def _moves(self, path: str) -> bool:
         """Whether another time zone holds for an account, or for one that a pattern fits."""
@@ -181,12 +192,17 @@ def _follows_a_zone(limit: Limit) -> bool:
     return limit.window is not None and not limit.sliding
 
 
-def admitted(db: Connection, since: int | None = None) -> Iterator[tuple[Row[Any], Asking, list[Row[Any]]]]:
+def admitted(
+    db: Connection, since: int | None = None, tenants: Collection[str] = ()
+) -> Iterator[tuple[Row[Any], Asking, list[Row[Any]]]]:  # fmt: skip
     """Every request that the ledger remembers as one that was admitted, with what it asked for and its calls.
 
-    With `since` (microseconds) those that are open and those that were admitted from then on, and perhaps some more.
+    With `since` (microseconds) those that are open and those that were admitted from then on, and perhaps some more; with
+    `tenants` only theirs.
     """
     query = _REQUESTS if since is None else _REQUESTS.where(_OPEN | (REQUESTS.c.done_at >= since - SKEW_US))
+    if tenants:
+        query = query.where(REQUESTS.c.account.in_(tenants))
     for rows in db.execute(query).partitions(AT_ONCE):
         calls: dict[str, list[Any]] = defaultdict(list)
         for call in db.execute(_CALLS, {"ids": [row.request_id for row in rows]}):

@@ -20,7 +20,10 @@ from sqlalchemy import Engine, event, select, text, update
 from cli.errors import CommandError
 from cli.registry_change import database
 from config import ledger, limits, settling, upkeep
+from config.credentials import Change
 from config.database import create_tables, open_database, reading
+from config.issued_keys import NewKey, issue
+from config.key_encryption import EncryptionKeys, LocalKey
 from config.limit_audit import counted
 from config.limit_models import COUNTERS, LIMITS
 from config.models import ATTEMPTS, REQUESTS
@@ -102,6 +105,29 @@ def test_a_new_limit_reads_what_can_count_and_no_answer(book: Book) -> None:
     read = [one.split(" FROM ")[0] for one in said if " FROM requests" in one or " FROM attempts" in one]
     assert read
     assert [one for one in read if "requests.answer" in one or "plan" in one or "usage" in one] == []
+
+
+def test_a_change_for_one_tenant_reads_no_request_of_another(book: Book) -> None:
+    """Neither a new limit nor a time zone, also where the limit whose windows it moves is for every tenant."""
+    used(book, NOW)
+    book.put(Limit("/*", "usd", "day", 1_000))
+    with book.engine.begin() as db:
+        db.execute(update(REQUESTS).values(asking=b"unreadable"))
+    book.put(Limit("/globex", "usd", "month", 1_000), zones=[("globex", "Europe/Berlin")])
+    book.put(zones=[("globex", "Asia/Kathmandu")])
+    assert book.counts() == {("/acme", "usd per day"): (100, 0)}
+
+
+def test_a_key_that_is_issued_with_a_limit_reads_no_request(book: Book) -> None:
+    """Nobody has asked with it before, so there is nothing to count, and its limit begins with the first request."""
+    with statements(book.engine) as said, book.engine.begin() as db:
+        new = NewKey("acme", nano_usd_per_day=150)
+        key, _ = issue(db, EncryptionKeys((LocalKey("one", bytes(32)),)), new, Change("ana", NOW))
+    assert [one for one in said if "requests" in one or "attempts" in one or "counters" in one] == []
+    asking = Asking(path_of("acme", None, None, key.key_id), None, ("openai/gpt-5",), Amounts(100, 10))
+    entries = [ledger.Admission(str(uuid.uuid4()), bytes(32), "acme", 100, None, NOW, b"", asking) for _ in range(2)]
+    with book.engine.begin() as db:
+        assert [one.kind for one in ledger.admit(db, entries)] == ["new", "refused"]
 
 
 def test_an_open_request_is_counted_in_the_window_of_its_admission(book: Book) -> None:
