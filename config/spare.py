@@ -1,6 +1,6 @@
 """Carry requests over from the spare ledger, which admitted them unchecked, into the ledger, where they count from then on.
 
-A request is carried once it has its answer and every call of it is settled. Each step may be repeated.
+A request is carried once it has its answer, or is given up, and every call of it is settled. Each step may be repeated.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, Row, delete, or_, select
 
 from config import counting, ledger, limits
 from config.asking import unpacked_asking
@@ -26,7 +26,7 @@ _HELD = {"reserved_nano": 0, "charges": None, "energy": None, "expires_at": None
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A request with its answer, and its calls, all settled."""
+    """A request that is over, and its calls, all settled."""
 
     request: Row[Any]
     attempts: Sequence[Row[Any]]
@@ -99,7 +99,7 @@ def _count(
 _OPEN = select(ATTEMPTS.c.request_id).where(~ATTEMPTS.c.settled)
 _THROUGH = (
     select(REQUESTS.c.request_id)
-    .where(REQUESTS.c.answer.is_not(None), REQUESTS.c.request_id.not_in(_OPEN))
+    .where(or_(REQUESTS.c.answer.is_not(None), REQUESTS.c.expired_at.is_not(None)), REQUESTS.c.request_id.not_in(_OPEN))
     .limit(MOST_AT_ONCE)
 )
 _ADOPT_REQUESTS = {

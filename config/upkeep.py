@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, or_, select, update
 
 from config import energy
 from config.dialects import upserts
 from config.ledger_rows import attempts_of, free, move, requests_of
 from config.limit_models import COUNTERS, LIMIT_ALERTS
 from config.models import ATTEMPTS, REQUESTS, WORKERS
+from core.attempts import attempt_id
+from schemas.events import AttemptReason
 
 DAY_US = 86_400_000_000
-#: Requests that one transaction expires.
+#: Requests that one transaction expires, and calls that it finds abandoned.
 MOST_AT_ONCE = 1_000
 
 
@@ -34,16 +37,47 @@ def leave(db: Connection, owner: str) -> None:
 
 
 def purge(db: Connection, now: int, keep_days: int) -> int:
-    """Forget requests answered more than `keep_days` ago with nothing left to settle; how many rows went."""
-    old = select(REQUESTS.c.request_id).where(
-        REQUESTS.c.done_at < now - keep_days * DAY_US, REQUESTS.c.reserved_nano == 0
-    )
+    """Forget requests answered, or given up as abandoned, more than `keep_days` ago with nothing left to settle; how many rows went."""
+    before = now - keep_days * DAY_US
+    given_up = REQUESTS.c.done_at.is_(None) & (REQUESTS.c.expired_at < before)
+    old = select(REQUESTS.c.request_id).where((REQUESTS.c.done_at < before) | given_up, REQUESTS.c.reserved_nano == 0)
     db.execute(delete(ATTEMPTS).where(ATTEMPTS.c.request_id.in_(old)))
     gone = db.execute(delete(REQUESTS).where(REQUESTS.c.request_id.in_(old))).rowcount
     db.execute(delete(WORKERS).where(WORKERS.c.alive_until < now - DAY_US))
-    db.execute(delete(COUNTERS).where(COUNTERS.c.ends < now - keep_days * DAY_US))
-    db.execute(delete(LIMIT_ALERTS).where(LIMIT_ALERTS.c.published_at < now - keep_days * DAY_US))
+    db.execute(delete(COUNTERS).where(COUNTERS.c.ends < before))
+    db.execute(delete(LIMIT_ALERTS).where(LIMIT_ALERTS.c.published_at < before))
     return gone
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """A call that is not settled, of an overdue request that nobody works on: `usage` is its packed event, None while it is open.
+
+    `asking` and `plan` are its request's, as they are kept.
+    """
+
+    request_id: str
+    number: int
+    reason: AttemptReason
+    candidate: int
+    started_at: int
+    usage: bytes | None
+    admitted_at: int
+    asking: bytes
+    plan: bytes
+
+    @property
+    def attempt_id(self) -> str:
+        """The call's own id."""
+        return attempt_id(self.request_id, self.number)
+
+
+def abandoned(db: Connection, now: int) -> list[Abandoned]:
+    """The calls of overdue requests whose end keeps what is held for these: workers that live have none of them open.
+
+    One that has ended waits for the settlement of its usage event, which may not be published.
+    """
+    return [Abandoned(*row) for row in db.execute(_ABANDONED, {"now": now})]
 
 
 def expire(db: Connection, now: int) -> int:
@@ -52,9 +86,7 @@ def expire(db: Connection, now: int) -> int:
     Calls whose cost is not settled stay counted. A request that goes on after all is reserved for again. What is left of
     users' energy whose time is over goes as well.
     """
-    unsettled = select(ATTEMPTS.c.request_id).where(~ATTEMPTS.c.settled)
-    overdue = (REQUESTS.c.expires_at <= now) & REQUESTS.c.answer.is_(None) & REQUESTS.c.request_id.not_in(unsettled)
-    ids = db.execute(select(REQUESTS.c.request_id).where(overdue).limit(MOST_AT_ONCE)).scalars().all()
+    ids = db.execute(_SETTLED, {"now": now}).scalars().all()
     # Looked at again under their locks: one of them may have gone on meanwhile.
     found = [row for row in requests_of(db, ids) if row.answer is None and row.expires_at is not None]
     calls = attempts_of(db, ids)
@@ -68,5 +100,20 @@ def expire(db: Connection, now: int) -> int:
     return len(rows)
 
 
+_OVERDUE = (REQUESTS.c.expires_at <= bindparam("now")) & REQUESTS.c.done_at.is_(None)
+_UNSETTLED = (ATTEMPTS.c.request_id == REQUESTS.c.request_id) & ~ATTEMPTS.c.settled
+_SETTLED = select(REQUESTS.c.request_id).where(_OVERDUE, ~exists().where(_UNSETTLED)).limit(MOST_AT_ONCE)
+_ALIVE = exists().where(WORKERS.c.owner == ATTEMPTS.c.owner, WORKERS.c.alive_until > bindparam("now"))
+_ABANDONED = (
+    select(
+        ATTEMPTS.c.request_id, ATTEMPTS.c.number, ATTEMPTS.c.reason, ATTEMPTS.c.candidate, ATTEMPTS.c.started_at,
+        ATTEMPTS.c.usage, REQUESTS.c.admitted_at, REQUESTS.c.asking, REQUESTS.c.plan,
+    )
+    .join(REQUESTS, _UNSETTLED)
+    .where(_OVERDUE, REQUESTS.c.asking.is_not(None), REQUESTS.c.plan.is_not(None))
+    .where(or_(ATTEMPTS.c.ended_at.is_not(None), ~_ALIVE))
+    .order_by(ATTEMPTS.c.request_id, ATTEMPTS.c.number)
+    .limit(MOST_AT_ONCE)
+)  # fmt: skip
 _EXPIRED = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))
 _HEARTBEAT = upserts(WORKERS)

@@ -6,6 +6,7 @@ An account is written as its path: `/` is the platform, `/acme` a tenant, `/acme
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -44,6 +45,14 @@ def tenant_of(path: str) -> str | None:
     """The tenant that an account belongs to; None for the platform and for patterns over tenants."""
     label = path[1:].partition("/")[0]
     return None if label in ("", ANY) else unquote(label)
+
+
+def names_of(path: Sequence[str]) -> dict[str, str]:
+    """The tenant, and the project, user and key where there are such, that `path_of` was given."""
+    tenant, *below = (each.rpartition("/")[2] for each in path[1:])
+    return {"tenant": unquote(tenant)} | {
+        kind: unquote(name) for kind, _, name in (one.partition(":") for one in below)
+    }
 
 
 def problem_of(path: str) -> str | None:

@@ -12,6 +12,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+from agents.abandoned import AbandonedCalls
 from agents.cancel import keep_cancelled
 from agents.outgoing import Encoder
 from config import answers, spare, upkeep
@@ -20,6 +21,7 @@ from config.settings import Settings
 from config.transactions import Transactions
 from core.alerts import registry_refused
 from schemas.codec import Codec
+from streams.abandoned import abandoned_calls
 from streams.control import Control
 from streams.health_checks import checker
 from streams.lease import Lease
@@ -125,7 +127,7 @@ class _Worker:
             yield limit_alerts(tools, self._running[0].publisher.publish).run()
             yield spend_alerts(tools, self._running[0].publisher.publish).run()
             for ledger in tools.ledgers.all:
-                yield _expire(tools, ledger)
+                yield _expire(tools, ledger, abandoned_calls(tools, ledger, self._running[0].publisher.publish))
             yield _purge(tools)
             if tools.ledgers.spare is not None:
                 yield _carry(tools.ledgers.spare, tools)
@@ -163,9 +165,12 @@ def _problem(running: Sequence[Running], leases: Sequence[Lease]) -> str | None:
     return None
 
 
-async def _expire(tools: Tools, ledger: Transactions) -> None:
+async def _expire(tools: Tools, ledger: Transactions, calls: AbandonedCalls) -> None:
     while True:
         await asyncio.sleep(EXPIRE_SECONDS)
+        with contextlib.suppress(Exception):
+            if lost := await calls.look():
+                LOG.warning("%d usage events of calls that nobody works on any more are published.", lost)
         with contextlib.suppress(Exception):
             expired = await ledger.call(upkeep.expire, tools.clock())
             if expired:
