@@ -13,7 +13,9 @@ from cli import kafka
 from cli.exchange import Exchange
 from cli.reconcile.gather import reconcile
 from cli.running import Running, running
+from config.credentials import Change, NewCredential, add
 from config.database import open_database
+from config.key_encryption import encryption_keys, new_local_key
 from config.registry import apply
 from core.registry import Route, Target
 from core.topics import Topic
@@ -31,6 +33,7 @@ MODELS = {
     "strict": ("google/gemini-2.0-flash", "openai/gpt-4o-mini"),
     "forgiving": ("google/gemini-2.0-flash", "openai/gpt-4o-mini"),
     "bounded": ("google/gemini-2.0-flash-lite", "openai/gpt-4.1-mini"),
+    "resting": ("anthropic/claude-opus-4-1", "openai/gpt-4.1-nano"),
     "dying": ("google/gemini-1.5-flash", "openai/gpt-4o", "anthropic/claude-opus-4-5"),
 }
 ROUTES = {task: Route(task, tuple(map(Target, models)), task=task) for task, models in MODELS.items()}
@@ -43,7 +46,8 @@ ROUTES["forgiving"] = replace(ROUTES["forgiving"], fall_back_on=frozenset({"prov
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     settings = {"MILLSTREAM_REPLY_TOPICS": '["replies.*"]', "MILLSTREAM_BACKOFF_BASE_SECONDS": "0.05",
-                "MILLSTREAM_MAX_ATTEMPTS": "2", "MILLSTREAM_REGISTRY_REFRESH_SECONDS": "0.5"}  # fmt: skip
+                "MILLSTREAM_MAX_ATTEMPTS": "2", "MILLSTREAM_REGISTRY_REFRESH_SECONDS": "0.5",
+                "MILLSTREAM_KEY_ENCRYPTION": "env:SEALING", "SEALING": new_local_key("first")}  # fmt: skip
     with running(tmp_path_factory.mktemp("routing"), environment=settings) as run:
         kafka.create_topics(run.settings, (REPLIES,))
         yield run
@@ -130,6 +134,24 @@ def test_a_wait_that_is_too_long_goes_to_the_next_at_once(routed: Running, faili
     request = asked("waiting")
     answer = ask_one(routed, {**request, "deadline": request["created_at"] + 30_000_000})
     assert calls_of(routed, answer) == [("google", "first", "provider_rate_limited"), ("openai", "fallback", None)]
+
+
+def test_a_tenants_own_key_is_called_while_the_platforms_rests(routed: Running, failing: Any) -> None:
+    """After a 429 the platform's requests go past the model; those of a tenant with a key of its own do not."""
+    sealing = encryption_keys("env:SEALING", routed.environment)
+    engine = open_database(routed.settings.database_url)
+    with engine.begin() as db:
+        own = add(db, sealing, NewCredential("anthropic", "initech"), "sk-of-initech", Change("test", 1))
+    engine.dispose()
+    failing("anthropic", status=429, retry_after=600)
+    assert ask_one(routed, asked("resting"))["provider"] == "openai"
+    simulator(routed, "faults", method="DELETE")
+    assert eventually(lambda: "resting for" in ask_one(routed, asked("resting"))["decisions"][-1]["reason"])
+    answer = ask_one(routed, asked("resting", tenant="initech"))
+    assert answer["provider"] == "anthropic"
+    (usage,) = eventually(lambda: all_usages(routed, CODEC).get(answer["request_id"]))
+    assert (usage["credential_owner"], usage["credential_id"]) == ("tenant", own.credential_id)
+    assert ask_one(routed, asked("resting"))["provider"] == "openai"
 
 
 def test_what_would_fail_again_does_not_fall_back_unless_the_route_says_so(routed: Running, failing: Any) -> None:
