@@ -7,12 +7,19 @@ import os
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from cli.main import COMMANDS, main
 from cli.running import Running
+from config.credentials import Change, NewCredential, add
+from config.database import create_tables, open_database
+from config.key_encryption import encryption_keys, new_local_key
+from config.registry import apply
+from core.registry import Provider
 from core.topics import RESPONSES
 from tests.stack.asking import ask_one, events, told
 
@@ -78,6 +85,44 @@ def test_a_ledger_out_of_reach_is_said_in_one_sentence(pipeline: Running) -> Non
     assert "hunter2" not in found.stderr
     empty = millstream("worker", "meter", env={**pipeline.environment, "MILLSTREAM_DATABASE_URL": "sqlite://"})
     assert (empty.returncode, "millstream migrate" in empty.stderr) == (2, True)
+
+
+def worker(pipeline: Running, database: str, *arguments: str, keys: str | None = None) -> str:
+    """Why a worker does not start beside the pipeline, with a database and keys of its own: one line, exit status 2."""
+    env = {**pipeline.environment, "MILLSTREAM_DATABASE_URL": database, "SEALING": keys or ""}
+    found = millstream("worker", *arguments, env=env | ({"MILLSTREAM_KEY_ENCRYPTION": "env:SEALING"} if keys else {}))
+    assert found.returncode == 2, found.stderr
+    assert len(found.stderr.strip().splitlines()) == 1, found.stderr
+    return found.stderr
+
+
+def test_a_worker_does_not_start_on_what_it_cannot_use(pipeline: Running, tmp_path: Path) -> None:
+    """A lane of a provider that is not registered, a key-encryption key that is another one, or none, and a registry that a newer
+    version wrote: each ends it at its start with status 2 and a sentence with the value and the next action."""
+    url = f"sqlite:///{tmp_path}/other.db"
+    engine = open_database(url)
+    create_tables(engine)
+    right, wrong = new_local_key("first").strip(), new_local_key("first").strip()
+    with engine.begin() as db:
+        only = {"eu": Provider("eu", "openai"), "us": Provider("us", "openai")}
+        apply(db, lambda contents: replace(contents, providers=only), pipeline.settings, "test", 1)
+        secret, change = "sk-planted-0123456789-abcd", Change("test", 1)
+        made = add(db, encryption_keys("env:LINE", {"LINE": right}), NewCredential("eu"), secret, change)
+    said = worker(pipeline, url, "complete", "--provider", "openai", keys=right)
+    assert "Provider openai does not serve here, but eu, us do" in said
+    assert "`millstream providers add openai`" in said
+    said = worker(pipeline, url, "meter", keys=wrong)
+    assert made.credential_id in said
+    assert "put the right key back" in said
+    said = worker(pipeline, url, "admit")
+    assert made.credential_id in said
+    assert "MILLSTREAM_KEY_ENCRYPTION does not name; add that key to it" in said
+    with engine.begin() as db:
+        db.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    said = worker(pipeline, url, "meter", keys=right)
+    assert "was written by a newer version of Millstream (revision 9999" in said
+    assert "install that version" in said
+    engine.dispose()
 
 
 def test_one_question_is_answered_with_its_cost_and_latency(pipeline: Running) -> None:

@@ -10,10 +10,14 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import delete, insert
+
 from cli import kafka
+from cli.refresh import publish_refresh
 from cli.running import Running
 from config.database import create_tables, open_database
-from core.topics import CONTROL, calls
+from config.registry_models import TASKS
+from core.topics import ALERTS, CONTROL, calls
 from schemas.codec import Codec
 from tests.stack.asking import ask_one, events, eventually, told
 
@@ -45,6 +49,39 @@ def test_a_route_holds_at_once(pipeline: Running) -> None:
     codec = Codec()
     said = [codec.decode(CONTROL.record, value) for _, value in events(pipeline, CONTROL)["registry"]]
     assert [event["kind"] for event in said if event["by"] == "ana"] == ["refresh"]
+
+
+def test_a_registry_that_cannot_be_used_is_an_alert(pipeline: Running) -> None:
+    """Each of the three workers keeps to what it had, still answers, and says once what is wrong, however often it reads it."""
+    name, codec = f"broken-{uuid.uuid4().hex[:8]}", Codec()
+    engine = open_database(pipeline.settings.database_url)
+
+    def refused(problems: int) -> list[str]:
+        found = [codec.decode(ALERTS.record, value) for _, value in events(pipeline, ALERTS)["registry"]]
+        of_this = [
+            alert for alert in found if name in alert["message"] and alert["details"]["problems"] == str(problems)
+        ]
+        return [alert["message"] for alert in of_this if alert["kind"] == "registry_snapshot_refused"]
+
+    def break_once_more(place: int) -> None:
+        with engine.begin() as db:
+            db.execute(insert(TASKS).values(name=f"{name}-{place}", definition="{"))
+        assert publish_refresh(pipeline.settings, "test", place) is None
+
+    try:
+        break_once_more(1)
+        assert eventually(lambda: len(refused(1)) == 3)
+        assert ask_one(pipeline, told(model="echo/echo"))["outcome"] == "completed"
+        assert f"Task {name}-1 has a definition that is no JSON object" in refused(1)[0]
+        assert publish_refresh(pipeline.settings, "test", 1) is None
+        break_once_more(2)
+        assert eventually(lambda: len(refused(2)) == 3)
+        assert len(refused(1)) == 3
+    finally:
+        with engine.begin() as db:
+            db.execute(delete(TASKS).where(TASKS.c.name.like(f"{name}%")))
+        engine.dispose()
+        publish_refresh(pipeline.settings, "test", 3)
 
 
 def test_a_new_provider_gets_its_lane(pipeline: Running, tmp_path: Path) -> None:
