@@ -85,13 +85,21 @@ def test_a_registry_that_cannot_be_used_is_an_alert(pipeline: Running) -> None:
 
 
 def test_a_new_provider_gets_its_lane(pipeline: Running, tmp_path: Path) -> None:
-    """The topic of a registered provider's lane is made when it is registered."""
+    """Its topic is made when it is registered, and a worker runs its lane also while it is disabled."""
     name = f"p-{uuid.uuid4().hex[:8]}"
     database = f"sqlite:///{tmp_path}/registry.db"
     engine = open_database(database)
     create_tables(engine)
     engine.dispose()
-    added = millstream(pipeline, "providers", "add", name, "--kind", "echo", MILLSTREAM_DATABASE_URL=database)
+    ours = {"MILLSTREAM_DATABASE_URL": database}
+    added = millstream(pipeline, "providers", "add", name, "--kind", "echo", "--disabled", **ours)
     assert f"Start `millstream worker complete --provider {name}` for its lane." in added["notes"]
     _, topics = kafka.admin(pipeline.settings)
     assert calls(name).on(pipeline.settings.topic_prefix) in topics
+    worker = pipeline.start_worker(name, ["worker", "complete"], ours)
+    try:
+        pipeline.wait_ready(name, 1)
+        assert f"complete-{name} reads" in worker.log_tail(200)
+    finally:
+        worker.stop(10)
+        del pipeline.workers[name], pipeline.monitoring[name]
