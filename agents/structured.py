@@ -1,7 +1,6 @@
 """Structured output: whether a schema can be followed, whether an answer follows it, and the request that repairs one.
 
 A schema is the caller's own text, so it is read with care: nothing is fetched for it, and no time without bound is spent on it.
-`pattern` is left to the provider, as a regular expression can run for ever.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from referencing import Registry, Resource
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
+from config.json_strings import FORMATS, begin, follow_pattern, matcher
 from core.errors import ProviderError, error
 from core.reply import Reply, text_part
 from schemas.events import Error, LlmCall, LlmRequest, Message
@@ -99,6 +99,7 @@ def answer_text(reply: Reply) -> str:
 
 def _first_problem(validator: Validator, answer: Any) -> str | None:
     _left.set([MOST_REFERENCES])
+    begin()
     try:
         found = best_match(islice(validator.iter_errors(answer), 20))
     except (RecursionError, ArithmeticError, Unresolvable) as why:
@@ -125,7 +126,7 @@ def _made(text: str, followed: bool) -> Validator:
         without = {key: value for key, value in schema.items() if key != "$schema"}
         if followed:
             _check_closed(without)
-        return _careful(dialect)(without, registry=Registry())
+        return _careful(dialect)(without, registry=Registry(), format_checker=FORMATS)
     except orjson.JSONDecodeError as why:
         raise _Unusable(f"it is not JSON ({why}).") from None
     except SchemaError as why:
@@ -146,6 +147,11 @@ def _check_closed(schema: dict[str, Any]) -> None:
         for keyword in ("patternProperties", "$schema"):
             if keyword in part:
                 raise _Unusable(f"{keyword} is not offered inside it; leave it out.")
+        if isinstance(pattern := part.get("pattern"), str):
+            try:
+                matcher(pattern)
+            except ValueError as why:
+                raise _Unusable(f"its pattern {pattern[:100]!r} {why}.") from None
         for reference in (part.get("$ref"), part.get("$dynamicRef")):
             if reference is None:
                 continue
@@ -168,10 +174,10 @@ def _subschemas(resource: Resource[Any]) -> Iterator[dict[str, Any]]:
 
 @lru_cache
 def _careful(dialect: type[Validator]) -> type[Validator]:
-    """The dialect without `pattern`, and with a bound on the references that are followed."""
+    """The dialect with a bound on the references that are followed, and on what patterns take."""
     known = dialect.VALIDATORS
     followed = {name: _counting(known[name]) for name in ("$ref", "$dynamicRef", "$recursiveRef") if name in known}
-    extended: Any = validators.extend(dialect, {**followed, "pattern": _nothing})  # type: ignore[no-untyped-call]
+    extended: Any = validators.extend(dialect, {**followed, "pattern": follow_pattern})  # type: ignore[no-untyped-call]
     return cast(type[Validator], extended)
 
 
@@ -184,7 +190,3 @@ def _counting(keyword: Any) -> Any:
         yield from keyword(validator, reference, instance, schema) or ()
 
     return follow
-
-
-def _nothing(validator: Validator, pattern: Any, instance: Any, schema: Any) -> None:
-    return None

@@ -7,14 +7,17 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from jsonschema import Draft202012Validator, SchemaError, ValidationError
+from jsonschema import Draft202012Validator, SchemaError, ValidationError, validators
 from referencing import Registry
+
+from config.json_strings import FORMATS, begin, follow_pattern, matcher
 
 #: Objects and lists within each other, in a value.
 DEEPEST = 32
 _SHOWN = 80
 #: Of a value with very many mistakes, only the first are looked at.
 _MOST_MISTAKES = 20
+_Validator: Any = validators.extend(Draft202012Validator, {"pattern": follow_pattern})  # type: ignore[no-untyped-call]
 
 
 class Schema:
@@ -25,20 +28,29 @@ class Schema:
             Draft202012Validator.check_schema(schema)
         except SchemaError as problem:
             raise ValueError(f"is no JSON schema: {problem.json_path} {problem.message[:200]}") from None
-        for reference in _references(schema):
+        for pattern in _texts(schema, "pattern"):
+            try:
+                matcher(pattern)
+            except ValueError as problem:
+                raise ValueError(f"has the pattern {pattern[:100]!r}, which {problem}") from None
+        for reference in _texts(schema, "$ref", "$dynamicRef"):
             if not reference.startswith("#") or resolved({"$ref": reference}, schema) is None:
                 raise ValueError(f"refers to {reference!r}, which is not in the file; write #/$defs/NAME")
         if schema.get("type") != "object" or not isinstance(schema.get("properties"), dict):
             raise ValueError("must be of type object and name its properties")
         self.schema = schema
         # A registry of nothing: a schema never makes anybody fetch another.
-        self._validator = Draft202012Validator(schema, registry=Registry())
+        self._validator = _Validator(schema, registry=Registry(), format_checker=FORMATS)
 
     def problem(self, value: Any, name: str) -> str | None:
         """What is wrong with a value that the caller knows as `name`, or None; names the field and what it must be."""
         if deeper_than(DEEPEST, value):
             return f"Field {name} is nested deeper than {DEEPEST} levels; make it flatter."
-        found = list(islice(self._validator.iter_errors(value), _MOST_MISTAKES))
+        begin()
+        try:
+            found = list(islice(self._validator.iter_errors(value), _MOST_MISTAKES))
+        except RecursionError:
+            return f"Field {name} is too long to be held against its schema's patterns; make it shorter."
         return _sentence(min(found, key=lambda mistake: len(mistake.absolute_path)), name) if found else None
 
     def completed(self, value: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,15 +93,16 @@ def property_of(schema: Mapping[str, Any], name: str, root: Mapping[str, Any]) -
     return resolved(schema.get("properties", {}).get(name), root)
 
 
-def _references(schema: Any) -> Iterator[str]:
+def _texts(schema: Any, *names: str) -> Iterator[str]:
+    """What stands under these keywords, at any depth."""
     if isinstance(schema, dict):
         for key, value in schema.items():
-            if key in ("$ref", "$dynamicRef") and isinstance(value, str):
+            if key in names and isinstance(value, str):
                 yield value
-            yield from _references(value)
+            yield from _texts(value, *names)
     elif isinstance(schema, list):
         for item in schema:
-            yield from _references(item)
+            yield from _texts(item, *names)
 
 
 def _completed(schema: Any, value: Any, root: Mapping[str, Any]) -> Any:

@@ -34,7 +34,8 @@ from tests.media import WEATHER, tool_call
 
 CITY = {
     "type": "object",
-    "properties": {"city": {"type": "string", "minLength": 2}, "near": {"type": "array", "items": {"$ref": "#/$defs/place"}}},
+    "properties": {"city": {"type": "string", "minLength": 2}, "near": {"type": "array", "items": {"$ref": "#/$defs/place"}},
+                   "on": {"type": "string", "format": "date"}, "code": {"type": "string", "pattern": "^[A-Z]{2}$"}},
     "required": ["city"],
     "additionalProperties": False,
     "$defs": {"place": {"type": "object", "properties": {"km": {"type": "number", "minimum": 0}}, "required": ["km"]}},
@@ -69,6 +70,8 @@ DEEP, DEEPER = ('{"items":' * depth + "{}" + "}" * depth for depth in (900, 5_00
         ({"properties": {"a": {"$ref": "other.json#/a"}}}, ["other.json"]), ({"$ref": "#/$defs/none"}, ["#/$defs/none", "not have"]),
         ({"$schema": "https://example.com/mine"}, ["https://example.com/mine"]),
         ({"patternProperties": {"^(a+)+$": {}}}, ["patternProperties"]), (DEEP, ["deeply"]), (DEEPER, ["depth"]),
+        ({"properties": {"a": {"pattern": "(?=a)b"}}}, ["'(?=a)b'", "looks around"]),
+        ({"items": {"pattern": "(a{1000}){1000}"}}, ["steps", "shorter"]),
         ({"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#"}}}, ["$schema"]),
     ],
 )  # fmt: skip
@@ -120,6 +123,7 @@ def test_no_schema_makes_the_worker_fetch(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("It is Rome.", ["not JSON"]), ("", ["not JSON"]), ('{"city":"R', ["not JSON"]), ('```json\n{"city":"Rome"}\n```', ["not JSON"]),
         ('{"city":"R"}', ["$.city", "'R'", "short"]), ("{}", ["'city'", "required"]), ('{"city":"Rome","x":1}', ["'x'"]),
+        ('{"city":"Rome","on":"tomorrow"}', ["$.on", "'date'"]), ('{"city":"Rome","code":"it"}', ["$.code", "^[A-Z]{2}$"]),
         ('{"city":"Rome","near":[{"km":1},{"km":-1}]}', ["$.near[1].km", "-1"]), (OFF_SCHEMA, ["object"]),
     ],
 )  # fmt: skip
@@ -179,7 +183,12 @@ def test_a_schema_cannot_keep_a_worker_busy() -> None:
         assert schema_problem(asking(schema)) is None
         assert "cannot be checked" in (answer_problem(asking(schema), reply("{}")) or "")
     evil = {"type": "string", "pattern": "^(a+)+$"}
-    assert answer_problem(asking(evil), reply('"' + "a" * 60 + '!"')) is None
+    assert "does not match" in (answer_problem(asking(evil), reply('"' + "a" * 60 + '!"')) or "")
+    long = {"items": {"pattern": "^[ab]{0,1000}$"}}
+    assert schema_problem(asking(long)) is None
+    answers = [reply(orjson.dumps(["ab" * 50] * strings).decode()) for strings in (40, 60)]
+    assert answer_problem(asking(long), answers[0]) is None
+    assert "cannot be checked" in (answer_problem(asking(long), answers[1]) or "")
 
 
 def test_a_mismatch_keeps_what_was_paid_for() -> None:
