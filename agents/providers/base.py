@@ -152,7 +152,8 @@ def used_only(
 
 def is_empty(call: LlmCall, reply: Reply) -> bool:
     """Whether an answer holds neither text nor a tool's call, and nothing explains it: its bound, a filter, or a stop text."""
-    if reply.finish_reason in ("length", "content_filter") or call["request"]["parameters"]["stop"]:
+    stop_texts = call["request"]["parameters"]["stop"]
+    if reply.finish_reason in ("length", "content_filter") or (stop_texts and reply.finish_reason == "stop"):
         return False
     return not any(part["type"] != "text" or part["text"] for part in reply.output)
 
