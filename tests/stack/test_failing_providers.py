@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -53,7 +54,8 @@ class Case:
     #: The error of the first call, and whether what it cost is known.
     first: str | None = None
     known: bool = True
-    stream: bool = False
+    #: Of a stream, how many of the sixty words the first call brings.
+    words: int | None = None
 
 
 CASES = {
@@ -65,12 +67,16 @@ CASES = {
     "no answer": Case({"fault": "hang", "times": 1}, 2, None, "provider_timeout", known=False),
     "malformed answer": Case({"fault": "garbage", "times": 1}, 2, None, "provider_bad_answer", known=False),
     "content filter": Case({"fault": "refusal"}, 1, "provider_content_refused", "provider_content_refused"),
-    "slow first token": Case({"stream": {"first_token_ms": 2_500}}, 1, stream=True),
-    "cut at 40 of 60 tokens": Case({"stream": {"cut_at": 40}, "times": 1}, 2, None, "provider_bad_answer", False, True),
-    "stall": Case({"stream": {"stall_at": 40, "stall_seconds": 30}, "times": 1}, 2, None, "provider_timeout", False, True),
-    "malformed chunk": Case({"stream": {"malformed_at": 40}, "times": 1}, 2, None, "provider_bad_answer", False, True),
-    "missing end mark": Case({"stream": {"no_end": True}, "times": 1}, 2, None, "provider_bad_answer", stream=True),
-    "one 500 before a stream": Case({"status": 500, "times": 1}, 2, None, "provider_unavailable", stream=True),
+    "empty answer": Case({"text": ""}, 3, "provider_bad_answer", "provider_bad_answer"),
+    "slow first token": Case({"stream": {"first_token_ms": 2_500}}, 1, words=60),
+    "cut at 40 of 60 tokens": Case({"stream": {"cut_at": 40}, "times": 1}, 2, None, "provider_bad_answer", False, 40),
+    "stall": Case({"stream": {"stall_at": 40, "stall_seconds": 30}, "times": 1}, 2, None, "provider_timeout", False, 40),
+    "stall kept alive": Case(
+        {"stream": {"stall_at": 40, "stall_seconds": 30, "keep_alive_ms": 200}, "times": 1}, 2, None, "provider_timeout", False, 40
+    ),
+    "malformed chunk": Case({"stream": {"malformed_at": 40}, "times": 1}, 2, None, "provider_bad_answer", False, 40),
+    "missing end mark": Case({"stream": {"no_end": True}, "times": 1}, 2, None, "provider_bad_answer", words=60),
+    "one 500 before a stream": Case({"status": 500, "times": 1}, 2, None, "provider_unavailable", words=0),
 }  # fmt: skip
 every_case = pytest.mark.parametrize(("name", "provider"), [(name, provider) for name in CASES for provider in MODELS])
 
@@ -92,8 +98,11 @@ class Seen:
             )
         )
 
-    def accounted(self, answer: Event) -> list[Event]:
-        """The usage events of a request, which the ledger and the provider's own account have as well, at the same cost."""
+    def accounted(self, answer: Event, unknown: bool = False) -> list[Event]:
+        """The usage events of a request, which the ledger and the provider's own account have as well, at the same cost.
+
+        `unknown` says that nobody can know that of the first call, and of no other.
+        """
         usages = self.usages(answer)
 
         def theirs() -> list[dict[str, Any]]:
@@ -103,8 +112,9 @@ class Seen:
         made = eventually(lambda: len(found := theirs()) == len(usages) and found)
         assert len(made) == len(usages)
         for usage, call in zip(usages, made, strict=True):
-            assert usage["cost_nano_usd"] in (None, call["cost_nano_usd"])
-            assert (usage["cost_status"] == "unknown") is (usage["cost_nano_usd"] is None)
+            nobody_knows = unknown and usage["attempt"] == 1
+            assert usage["cost_nano_usd"] == (None if nobody_knows else call["cost_nano_usd"])
+            assert (usage["cost_status"] == "unknown") is nobody_knows
         settled = eventually(lambda: (found := self.held(answer)) and all(one.settled for one in found) and found)
         assert [one.cost_nano for one in settled] == [usage["cost_nano_usd"] for usage in usages]
         return usages
@@ -136,7 +146,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
         pids = {name: child.pid for name, child in run.workers.items()}
         requests = {
             (name, provider): told(
-                f"{name}.", MODELS[provider], {"text": SIXTY, "key": str(uuid.uuid4()), **case.sim}, stream=case.stream
+                f"{name}.",
+                MODELS[provider],
+                {"text": SIXTY, "key": str(uuid.uuid4()), **case.sim},
+                stream=case.words is not None,
             )
             for name, case in CASES.items()
             for provider in MODELS
@@ -167,13 +180,18 @@ def test_a_failing_provider_is_dealt_with_and_accounted_for(name: str, provider:
     assert (answer["error"] and answer["error"]["code"], answer["attempts"]) == (case.code, case.calls), answer["error"]
     assert answer["outcome"] == ("completed" if case.code is None else "failed")
     assert text_of(answer) == ("" if case.code else SIXTY)
-    usages = seen.accounted(answer)
+    # Gemini's mark of the end is also what says that its usage is the whole.
+    known = case.known and (name, provider) != ("missing end mark", "google")
+    usages = seen.accounted(answer, unknown=not known)
     assert [usage["attempt"] for usage in usages] == list(range(1, case.calls + 1))
+    assert all(later["started_at"] >= earlier["finished_at"] for earlier, later in pairwise(usages))
     assert usages[0]["error_code"] == case.first
-    if case.first is not None and name != "missing end mark":
-        assert (usages[0]["cost_nano_usd"] is not None) is case.known
+    came = None if case.words is None else len(" ".join(SIXTY.split()[: case.words]))
+    assert usages[0]["received_chars"] == came
+    assert (usages[0]["first_token_us"] is not None) is bool(case.words)
     if case.code is None:
         assert (usages[-1]["status"], usages[-1]["cost_nano_usd"] > 0) == ("succeeded", True)
+        assert usages[-1]["received_chars"] == (None if case.words is None else len(SIXTY))
 
 
 def test_the_wait_that_a_provider_asks_for_is_kept(seen: Seen) -> None:
@@ -181,6 +199,23 @@ def test_the_wait_that_a_provider_asks_for_is_kept(seen: Seen) -> None:
     for provider in MODELS:
         first, second = seen.usages(seen.answers[seen.ids["429 with Retry-After", provider]])
         assert second["started_at"] - first["finished_at"] >= 700_000
+
+
+def test_a_limit_that_names_no_wait_is_tried_again_after_its_answer(seen: Seen) -> None:
+    """After a 429 without Retry-After comes one more call, as a retry, once the refusal is here; the refusal cost nothing."""
+    for provider in MODELS:
+        first, second = seen.usages(seen.answers[seen.ids["429 without Retry-After", provider]])
+        assert (first["provider_status"], first["cost_status"], second["reason"]) == (429, "not_charged", "retry")
+        assert second["started_at"] >= first["finished_at"] >= first["started_at"]
+
+
+def test_a_first_token_is_recorded_when_it_comes(seen: Seen) -> None:
+    """What a provider is told to wait before its first token is on the usage event, and the answer says the same moment."""
+    for provider in MODELS:
+        answer = seen.answers[seen.ids["slow first token", provider]]
+        (usage,) = seen.usages(answer)
+        assert usage["first_token_us"] == usage["first_token_at"] - usage["started_at"] >= 2_500_000
+        assert usage["first_token_at"] == answer["first_token_at"] <= usage["finished_at"]
 
 
 def test_a_context_too_long_goes_to_the_larger_model_where_the_route_says_so(seen: Seen) -> None:
