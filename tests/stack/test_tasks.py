@@ -119,6 +119,27 @@ def test_messages_behind_the_input_reach_the_model_too(pipeline: Running) -> Non
     assert text_of(answer) == "As you wish."
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_an_answer_off_its_schema_is_mended_once(pipeline: Running, model: str) -> None:
+    """Every provider is asked once to mend it; a model that cannot is not asked again, and both calls are accounted for."""
+    mended, lost = (
+        ask_one(pipeline, asked("sentiment", {"text": f"{text} [[sim {json.dumps(sim)}]]"}, model=model))
+        for text, sim in (
+            ("Good bread.", {"fault": "off_schema", "times": 1, "key": f"mended by {model}"}),
+            ("Bad bread.", {"fault": "off_schema"}),
+        )
+    )
+    assert (mended["outcome"], mended["attempts"]) == ("completed", 2), mended["error"]
+    assert (lost["error"]["code"], lost["attempts"]) == ("provider_schema_mismatch", 2)
+
+    def made(answer: Event) -> list[tuple[str, str]]:
+        found = sorted(all_usages(pipeline, CODEC).get(answer["request_id"], ()), key=lambda each: each["attempt"])
+        return [(usage["reason"], usage["status"]) for usage in found]
+
+    assert eventually(lambda: made(mended) == [("first", "failed"), ("repair", "succeeded")])
+    assert eventually(lambda: made(lost) == [("first", "failed"), ("repair", "failed")])
+
+
 def test_two_versions_share_the_users_and_are_compared(pipeline: Running) -> None:
     """A user always gets one version; the report has each version's calls, failures and cost."""
     requests = [asked("greet", {"who": "Bo"}, user=f"user {n % 20}", tenant="split") for n in range(60)]
