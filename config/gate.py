@@ -17,6 +17,12 @@ ENTERED: dict[str, tuple[ColumnElement[bool], ...]] = {
 }
 
 
+def enter(db: Connection) -> None:
+    """Enter before work that begins with no request of the ledger."""
+    if db.dialect.name == "postgresql":
+        db.execute(select(func.pg_advisory_xact_lock_shared(_KEY)))
+
+
 def close(db: Connection) -> None:
     """Wait until nobody works on requests, and let nobody begin until the end of the transaction."""
     if db.dialect.name == "postgresql":

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, or_, select
 
-from config import counting, ledger, limits
+from config import counting, gate, ledger, limits
 from config.asking import unpacked_asking
 from config.dialects import inserts
 from config.ledger_rows import attempts_of, move, requests_of
@@ -47,6 +47,7 @@ def adopt(db: Connection, carried: Sequence[Carried], now: int) -> None:
     """
     if not carried:
         return
+    gate.enter(db)
     rows = [dict(one.request._mapping) | _HELD for one in carried]
     new = set(db.execute(_ADOPT_REQUESTS[db.dialect.name].values(rows)).scalars())
     calls = [dict(call._mapping) for one in carried for call in one.attempts]

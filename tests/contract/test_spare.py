@@ -6,15 +6,17 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select, text
 
 from agents.ledgers import Ledgers
 from config import audit, ledger, limit_audit, limits, settling, spare
 from config.database import create_tables, open_database, reading
+from config.limit_models import COUNTERS
 from config.transactions import Transactions
 from core.accounts import path_of
 from core.attempts import FIRST_UNCHECKED, Begin
@@ -224,3 +226,18 @@ def test_a_spare_ledger_that_is_away_holds_up_nothing_new(engine: Engine) -> Non
         return found
 
     assert asyncio.run(story()) is False
+
+
+@pytest.mark.parametrize("empty", ["postgres"], indirect=True)
+def test_what_is_carried_over_waits_for_a_change_of_limits(engine: Engine, aside: Engine) -> None:
+    """A limit that is set meanwhile counts it, once: it comes after the change as a whole."""
+    answered(aside, str(uuid.uuid4()), 70)
+    with ThreadPoolExecutor(1) as thread, engine.begin() as db:
+        limits.change(db, limits.Edit([Limit("/acme", "usd", DAY, 1_000)]), "ana", NOON)
+        carried = thread.submit(carry, aside, engine)
+        while not carried.done() and not db.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar():
+            time.sleep(0.01)
+        assert not carried.done()
+    assert carried.result() == 1
+    with reading(engine) as db:
+        assert [(row.used, row.reserved) for row in db.execute(select(COUNTERS))] == [(70, 0)]
