@@ -269,7 +269,8 @@ def _used(calls: Sequence[Row[Any]], asking: Asking, limit: Limit) -> int:
 #: `done_at` is null as long as there is no answer, and has an index.
 _OPEN = REQUESTS.c.done_at.is_(None)
 _OLDEST_OPEN = select(func.min(REQUESTS.c.admitted_at)).where(_OPEN)
-_OLDEST_DONE = select(func.min(REQUESTS.c.done_at))
+#: One for which money is held is kept for its settlement, however old.
+_OLDEST_DONE = select(func.min(REQUESTS.c.done_at)).where(REQUESTS.c.reserved_nano == 0)
 _REQUESTS = select(
     REQUESTS.c.request_id, REQUESTS.c.admitted_at, REQUESTS.c.reserved_nano, REQUESTS.c.asking, REQUESTS.c.charges,
     REQUESTS.c.expired_at, REQUESTS.c.done_at.is_not(None).label("answered"),

@@ -208,6 +208,21 @@ def test_a_month_that_is_over_in_both_zones_counts_no_more(book: Book) -> None:
     assert book.counts()["/acme/user:ana", WHO.subject] == (7, 0)
 
 
+def test_an_old_request_that_is_not_settled_hides_nothing_that_is_forgotten(book: Book) -> None:
+    """The ledger keeps it, and has forgotten what was done after it all the same."""
+    book.put(WHO)
+    october = NOW - 40 * DAY
+    stuck, _ = book.admit(now=october)
+    book.start(stuck, october)
+    book.end(stuck, 1, 100)
+    with book.engine.begin() as db:
+        db.execute(update(REQUESTS).values(done_at=october))
+    used(book, NOW - 9 * DAY, 900)
+    purge(book, NOW)
+    book.put(zones=[("acme", "Europe/Berlin")])
+    assert book.counts() == {("/acme/user:ana", WHO.subject): (900, 0)}
+
+
 def test_a_limit_that_was_removed_keeps_what_it_had_counted(book: Book) -> None:
     """Set again within its window, it does not begin with what the ledger remembers alone."""
     book.put(WHO)
