@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -197,8 +198,13 @@ def release(db: Connection, charges: Iterable[Charge], meters: Collection[Meter]
 
 def _in_order(place: Place) -> tuple[str, Place]:
     """What sorts places as their cells are locked: those of the calendar, then window by window."""
-    words = place[1].split(" ", 4)
-    return words[3] if words[2:3] == ["sliding"] else "", place
+    return _sliding_over(place[1]), place
+
+
+@lru_cache(maxsize=10_000)
+def _sliding_over(subject: str) -> str:
+    words = subject.split(" ", 4)
+    return words[3] if words[2:3] == ["sliding"] else ""
 
 
 class _Moves:
@@ -243,9 +249,10 @@ def _added(cells: Sequence[Cell], begins: int, used: int, held: int) -> list[Cel
 def _locked(db: Connection, counts: Collection[Count]) -> dict[CountKey, Sequence[Cell]]:
     """The cells of counts, locked; that of the present is made where there is none yet."""
     found = _cells(db, counts)
-    missing = [c for c in counts if not _has(found[c.key], c.begins) or (c.limit.sliding and not found[_head(c)])]
+    sliding = [count for count in counts if count.limit.sliding]
+    missing = [c for c in counts if not _has(found[c.key], c.begins)] + [c for c in sliding if not found[_head(c)]]
     unseen = [
-        c for c in counts for last in found[_head(c)] if last.used >= c.since and not _has(found[c.key], last.used)
+        c for c in sliding for last in found[_head(c)] if last.used >= c.since and not _has(found[c.key], last.used)
     ]
     if missing:
         _make(db, missing)
@@ -257,7 +264,7 @@ def _locked(db: Connection, counts: Collection[Count]) -> dict[CountKey, Sequenc
 
 
 def _has(cells: Iterable[Cell], begins: int) -> bool:
-    return any(each.begins == begins for each in cells)
+    return begins in [each.begins for each in cells]
 
 
 def _head(count: Count) -> CountKey:
@@ -281,7 +288,7 @@ def _make(db: Connection, missing: Iterable[Count]) -> None:
 
 def _cells(db: Connection, counts: Collection[Count], heads: bool = True) -> dict[CountKey, Sequence[Cell]]:
     """The cells of counts as they are found, locked: those of the calendar, then window by window, each with its head if wanted."""
-    found: dict[CountKey, list[Cell]] = {key: [] for count in counts for key in (count.key, _head(count))}
+    found: dict[CountKey, list[Cell]] = {count.key: [] for count in counts}
     sliding: dict[Window, list[Count]] = defaultdict(list)
     for count in counts:
         if count.limit.sliding and count.limit.window is not None:
@@ -292,6 +299,7 @@ def _cells(db: Connection, counts: Collection[Count], heads: bool = True) -> dic
         rows += db.execute(_AT, _values([count.place for count in calendar]))
     for _, some in sorted(sliding.items()):
         since, last = min(count.since for count in some), max(2 * count.begins - count.since for count in some)
+        found |= {_head(count): [] for count in some}
         places = [(*key, since) for count in some for key in (count.key, _head(count))]
         rows += db.execute(_BETWEEN, {**_values(places), "since": since, "last": HEAD_AT if heads else last})
     for row in rows:

@@ -140,6 +140,9 @@ class Level:
         return self.taken * 100 // limit.most if limit.most else 100 if self.taken else 0
 
 
+EMPTY = Level(0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a request does not fit: the count that it would exceed, how full that is, and when to ask again (None: never)."""
@@ -331,20 +334,23 @@ def _windows(count: Count, cells: Iterable[Cell]) -> Iterator[Level]:
 
 def level(count: Count, cells: Iterable[Cell]) -> Level:
     """How full a count is: the fullest window that has in it what is charged now, whatever came first."""
+    if not count.limit.sliding:
+        return next((Level(each.used, each.reserved) for each in cells if each.begins == count.begins), EMPTY)
     return max(_windows(count, cells), key=attrgetter("taken"))
 
 
 def most_taken(count: Count, cells: Iterable[Cell]) -> int:
     """The most that is used in a window that has in it what is charged now; what is held, where a limit has no window."""
-    if count.limit.window is None:
-        return level(count, cells).taken
-    return max(each.used for each in _windows(count, cells))
+    if count.limit.sliding:
+        return max(each.used for each in _windows(count, cells))
+    full = level(count, cells)
+    return full.taken if count.limit.window is None else full.used
 
 
 def wanted(count: Count, amounts: Amounts, holds: Mapping[Place, int]) -> int | None:
     """What a request that may use these amounts wants of a count beside what it holds there; None where nobody knows."""
     most = amounts.of(count.limit.meter)
-    return None if most is None else max(0, most - holds.get(count.place, 0))
+    return most if most is None or not holds else max(0, most - holds.get(count.place, 0))
 
 
 def refusals(

@@ -26,13 +26,14 @@ def news(count: Count, cells: Iterable[Cell], refused: bool, now: int) -> News |
     `refused` says that what is left was too little for a request. That is told as 100 %, which then is not told when it is used.
     A cell keeps the greatest share that it was told at, with 1 added where that was told of a refusal, and the day before it.
     """
-    limit = count.limit
+    limit, used = count.limit, most_taken(count, cells)
+    share = used * 100 // limit.most if limit.most else 0
+    if share < SHARES[0] and not refused:
+        return None
     day = now // DAY_US if limit.window is None else 0
     told = {each.begins: each.told % 1_000 for each in near(count, cells) if each.told // 1_000 == day}
     greatest = max((mark // 10 * 10 for mark in told.values()), default=0)
     short = any(mark % 10 for mark in told.values())
-    used = most_taken(count, cells)
-    share = used * 100 // limit.most if limit.most else 0
     reached = [each for each in SHARES if greatest < each <= share and not (each == 100 and short)]
     refusal = refused and not short and max(greatest, share) < 100
     shares = (*reached, 100) if refusal else tuple(reached)
