@@ -1,20 +1,15 @@
-"""One of several processes that race for a user's credits; otherwise like `tests.contract.limit_racer`.
-
-`python -m tests.contract.energy_racer URL SEED FIRST LAST` works on the requests of these numbers; run again after it was
-killed, it goes on where it was.
-"""
+"""One of several processes that race for a user's credits; otherwise like `tests.contract.limit_racer`."""
 
 from __future__ import annotations
 
-import sys
-import time
+import asyncio
 
-from config.database import open_database, reading
+from config.database import reading
 from config.energy_audit import balances
 from core.accounts import path_of
 from core.energy import EnergyPrice, Short
 from core.limits import Amounts, Asking
-from tests.contract.limit_racer import CENT, Racer, request_id
+from tests.contract.limit_racer import CENT, Racer
 
 MODELS = (("openai/gpt-5", "powerful"), ("google/gemini-2.5-flash", "cheap"))
 PRICES = (EnergyPrice(None, None, "powerful", 3), EnergyPrice(None, None, "cheap", 1))
@@ -24,34 +19,26 @@ USER = path_of("acme", None, "ana", None)[-1]
 class EnergyRacer(Racer):
     """A worker that asks for the strong model first, and for the cheaper one where credits do not reach."""
 
-    def through(self, number: int) -> bool:
-        one = request_id(number)
+    used_up = False
+
+    async def through(self, number: int) -> bool:
         for first in range(len(MODELS)):
             models, tiers = zip(*MODELS[first:], strict=True)
             asking = Asking(path_of("acme", None, "ana", None), None, models, Amounts(CENT, 100), tiers)
-            refusal = self.admit(one, asking, self.now()).refusal
-            if refusal is None:
-                self.may_die()
-                return self.called(one)
-            assert isinstance(refusal, Short)
-        return self.used_up()
+            admitted = await self.admit(number, asking, self.now())
+            if admitted.refusal is None:
+                return await self.go_on(number)
+            assert isinstance(admitted.refusal, Short)
+        return self.used_up
 
-    def used_up(self) -> bool:
-        """Whether nothing comes back any more either."""
+    async def keep_once(self, own: set[str]) -> None:
+        await super().keep_once(own)
         with reading(self.engine) as db:
             [balance] = balances(db, USER, self.now())
-        time.sleep(0.005)
-        return balance.left + balance.reserved == 0
+        # Then nothing comes back any more either.
+        self.used_up = balance.left + balance.reserved == 0
 
 
 def main(url: str, seed: int, numbers: range) -> None:
-    """Take all of them through, those that wait for credits again and again."""
-    racer = EnergyRacer(open_database(url), seed)
-    waiting = list(numbers)
-    racer.luck.shuffle(waiting)
-    while waiting:
-        waiting = [number for number in waiting if not racer.through(number)]
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), range(int(sys.argv[3]), int(sys.argv[4])))
+    """Take the requests of these numbers through."""
+    asyncio.run(EnergyRacer(url, seed).take(numbers, 50))

@@ -2,37 +2,66 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
+import os
 import subprocess
 import sys
-import time
+import traceback
+from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 #: The processes of a race; the seed of the first life of each is below this.
 RACERS = 4
 
 
 def race(engine: Engine, module: str, requests: int, *arguments: str) -> int:
-    """Run `module URL SEED FIRST LAST ARGUMENTS` until all requests have ended, starting again what was killed; how many times it was.
+    """Run `main(URL, SEED, NUMBERS, *ARGUMENTS)` of a module until all requests have ended; how many times one of its processes was killed.
 
     Whoever was killed starts again at once: the others may be waiting for what it holds.
     """
-    url, share = engine.url.render_as_string(hide_password=False), requests // RACERS
-    kills = 0
+    url = engine.url.render_as_string(hide_password=False)
+    if engine.dialect.name == "postgresql":
+        # A deadlock is found after a second by default; the transaction is then tried again.
+        # https://www.postgresql.org/docs/current/runtime-config-locks.html
+        with engine.begin() as db:
+            db.execute(text(f"ALTER DATABASE \"{engine.url.database}\" SET deadlock_timeout = '20ms'"))
+    command = [sys.executable, "-m", "tests.contract.racing", module, url, str(requests), *arguments]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return int(done.stdout)
 
-    def start(racer: int, seed: int) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", module, url, str(seed)]
-        return subprocess.Popen([*command, str(racer * share), str((racer + 1) * share), *arguments])
 
-    running = {racer: start(racer, racer) for racer in range(RACERS)}
+def main(module: str, url: str, requests: int, *arguments: str) -> None:
+    """Fork the processes of a race, which have the module's code by then; print how many times one was killed."""
+    work, share, kills = importlib.import_module(module).main, requests // RACERS, 0
+
+    def start(racer: int, seed: int) -> int:
+        if pid := os.fork():
+            return pid
+        status = 1
+        # PR_SET_PDEATHSIG: nobody races on alone.
+        ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+        try:
+            work(url, seed, range(racer * share, (racer + 1) * share), *arguments)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(status)
+
+    running = {start(racer, racer): racer for racer in range(RACERS)}
     while running:
-        for racer, process in list(running.items()):
-            status = process.poll()
-            if status == 0:
-                del running[racer]
-            elif status is not None:
-                assert status == -9, f"A racer ended with {status}."
-                kills += 1
-                running[racer] = start(racer, 1_000 * kills + racer)
-        time.sleep(0.01)
-    return kills
+        pid, ended = os.wait()
+        racer, status = running.pop(pid), os.waitstatus_to_exitcode(ended)
+        if status == 0:
+            continue
+        if status != -9:
+            sys.exit(f"A racer ended with {status}.")
+        kills += 1
+        running[start(racer, 1_000 * kills + racer)] = racer
+    print(kills)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), *sys.argv[4:])

@@ -30,7 +30,7 @@ from tests.contract.energy_racer import PRICES, USER
 from tests.contract.racing import race
 
 NOW = 1_795_258_680_000_000
-REQUESTS_OF_A_RACE = 300
+REQUESTS_OF_A_RACE = 1_000
 GRANTED = 100
 
 
@@ -339,7 +339,8 @@ def test_entries_sum_to_zero_after_any_sequence(bank: Bank, operations: list[tup
 
 
 def test_no_race_uses_a_credit_twice_and_none_leaves_a_rest(bank: Bank) -> None:
-    """Three hundred requests, four processes, failures and kill -9 over a hundred credits: exactly they are consumed.
+    """A thousand requests in shared transactions of four processes, failures, time-outs, abandoned requests and kill -9 over a hundred
+    credits: exactly they are consumed.
 
     A reader sees never more than they reserved or consumed; at the end nothing is reserved, and every completed answer was paid.
     """
