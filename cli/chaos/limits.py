@@ -9,6 +9,8 @@ from config.limit_models import COUNTERS
 from config.limits import Edit
 from core.limits import NANO, Limit
 
+#: This tenant may make so many requests a minute.
+HURRIED, A_MINUTE = 2, 10
 #: Windows of the calendar alone: a process whose clock is wrong counts in another one, and none of them may be beyond its limit.
 LIMITS = (
     *(Limit("/", "usd", "month", 100 * NANO, model=f"{provider}/*") for provider in ("openai", "anthropic", "google")),
@@ -16,7 +18,7 @@ LIMITS = (
     Limit("/*", "concurrent", None, 100),
     Limit("/tenant-0", "concurrent", None, 2),
     Limit("/tenant-1", "usd", "day", NANO // 50),
-    Limit("/tenant-2", "requests", "minute", 10),
+    Limit(f"/tenant-{HURRIED}", "requests", "minute", A_MINUTE),
     Limit("/tenant-3", "tokens", "hour", 20_000),
 )
 #: Requests that say `wait` wait for room for so long.

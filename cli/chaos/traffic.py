@@ -15,6 +15,7 @@ from confluent_kafka import Message, Producer
 from cli import kafka
 from cli.chaos.callers import TENANTS, USER, Keys
 from cli.chaos.energy import OTHER_USER
+from cli.chaos.features import UNKNOWN_MODEL, Asked
 from cli.lines import request_of
 from config.kafka import librdkafka
 from config.schema_registry import open_codec
@@ -37,9 +38,11 @@ REFUSED, SLOW, ONCE_ONLY, DEADLINE, STREAMED, WITHOUT_USER = 0.02, 0.05, 0.1, 0.
 #: Requests that wait for room in a limit.
 WAITING = 0.3
 #: Requests that name a task alone: three models may answer, and for the second kind the response cache. It has so many questions.
-ROUTED, CACHED, QUESTIONS = 0.25, 0.1, 40
+ROUTED, CACHED, QUESTIONS = 0.25, 0.1, 5
+#: Of the first kind: those whose first model is not there when it is called.
+ELSEWHERE = 0.2
 ROUTES = tuple(
-    Route(task, tuple(map(Target, MODELS[:3])), task=task, order="weighted", cache_seconds=seconds)
+    Route(task, tuple(map(Target, MODELS[:3])), task=task, order="weighted", cache_seconds=seconds, hedge=True)
     for task, seconds in (("routed", None), ("cached", 60))
 )
 #: Milliseconds between two words of a stream.
@@ -56,7 +59,7 @@ class Traffic:
 
     `ids` are the request ids that the broker has taken, `places` (topic/partition/offset) the records that have no readable id,
     `untaken` what the broker said of those it has not. `disbelieved` are those that must be refused for their signature, with
-    the code that says why.
+    the code that says why. `asked` counts the features that requests ask for.
     """
 
     def __init__(self, settings: Settings, requests: int, rate: float, seed: int, keys: Keys) -> None:
@@ -77,6 +80,7 @@ class Traffic:
         self.places: set[str] = set()
         self.untaken: list[str] = []
         self.disbelieved: dict[str, str] = {}
+        self.asked = Asked()
         self.records = self.repeated = self.poisoned = 0
         self.all_published = False
 
@@ -126,7 +130,9 @@ class Traffic:
 
     def _request(self, number: int) -> None:
         tenant, user = self._caller()
-        request_id, value, with_headers = self._encoded(number, tenant, user)
+        line, directive = self._line(number)
+        self.asked.add(line, directive, tenant, user)
+        request_id, value, with_headers = self._encoded(number, line, tenant, user)
         with_headers += self._keys.sign(tenant, user, value, int(time.time()))
         record = request_id.encode(), value, with_headers
         self._sent.append((time.monotonic(), *record))
@@ -134,7 +140,7 @@ class Traffic:
 
     def _disbelieved(self, number: int) -> None:
         tenant, user = self._caller()
-        request_id, value, with_headers = self._encoded(number, tenant, user)
+        request_id, value, with_headers = self._encoded(number, self._line(number)[0], tenant, user)
         self.disbelieved[request_id], bad = self._keys.sign_badly(tenant, value, int(time.time()), self._rng)
         self._produce(request_id.encode(), value, with_headers + bad)
 
@@ -143,37 +149,46 @@ class Traffic:
         tenant, draw = self._rng.randrange(TENANTS), self._rng.random()
         return tenant, None if draw < WITHOUT_USER else USER if draw < 0.5 else OTHER_USER
 
-    def _encoded(self, number: int, tenant: int, user: str | None) -> tuple[str, bytes, list[tuple[str, bytes]]]:
+    def _encoded(
+        self, number: int, line: dict[str, Any], tenant: int, user: str | None
+    ) -> tuple[str, bytes, list[tuple[str, bytes]]]:
         request_id = self._new_id()
-        line = {"request_id": request_id, "created_at": time.time_ns() // 1_000, **self._line(number)}
-        request = request_of({**line, "tenant": f"tenant-{tenant}", "user": user}, {}, f"Request {number}")
+        own = {
+            "request_id": request_id,
+            "created_at": time.time_ns() // 1_000,
+            "tenant": f"tenant-{tenant}",
+            "user": user,
+        }
+        request = request_of({**line, **own}, {}, f"Request {number}")
         with_headers = headers("LlmRequest", request_id, "chaos", request["created_at"], trace_of([], request_id))
         return request_id, self._codec.encode("LlmRequest", request), with_headers
 
-    def _line(self, number: int) -> dict[str, Any]:
+    def _line(self, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A request as a line, and what it tells the simulator."""
         rng = self._rng
         slowly = rng.random() < SLOW
         latency = round(rng.uniform(*(SLOW_MS if slowly else QUICK_MS)), 1)
-        line: dict[str, Any] = {
-            "prompt": f"Question {number}. [[sim {json.dumps({'latency_ms': latency, 'stream': {'pace_ms': PACE_MS}})}]]",
-            "model": rng.choice(MODELS),
-            "stream": rng.random() < STREAMED,
-        }
+        directive: dict[str, Any] = {"latency_ms": latency, "stream": {"pace_ms": PACE_MS}}
+        line: dict[str, Any] = {"model": rng.choice(MODELS), "stream": rng.random() < STREAMED}
         draw = rng.random()
         if draw < ROUTED:
             line |= {"model": None, "task": "routed"}
+            if rng.random() < ELSEWHERE:
+                directive |= {"status": 404, "times": 1}
         elif draw < ROUTED + CACHED:
+            line |= {"model": None, "task": "cached", "stream": False}
             # Equal requests: the same prompt, whenever it is answered.
-            line |= {"model": None, "task": "cached", "prompt": f"Question {number % QUESTIONS}.", "stream": False}
+            number, directive = number % QUESTIONS, {}
+        line["prompt"] = f"Question {number}." + (f" [[sim {json.dumps(directive)}]]" if directive else "")
         if rng.random() < REFUSED:
-            line["model"] = "openai/no-such-model"
+            line["model"] = UNKNOWN_MODEL
         if rng.random() < ONCE_ONLY:
             line["on_unknown_outcome"] = "fail"
         if rng.random() < WAITING:
             line["on_limit"] = "wait"
         if rng.random() < DEADLINE:
             line["deadline"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + rng.uniform(2, 30)))
-        return line
+        return line, directive
 
     def _repeatable(self) -> list[tuple[bytes, bytes, list[tuple[str, bytes]]]]:
         oldest = time.monotonic() - REPEATABLE_SECONDS

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cli.chaos.callers import refused_line, untouched_line
 from cli.chaos.energy import overdrawn, still_reserved
+from cli.chaos.features import features_line, used
 from cli.chaos.limits import overspent, still_held
 from cli.chaos.streams import streamed_line
 from cli.chaos.traffic import Traffic
@@ -25,6 +26,7 @@ from core.reconcile import Book, Line, compare
 from core.topics import DEAD_LETTERS, RESPONSES
 from schemas.codec import Codec, Undecodable
 from sinks.partition import event_id
+from sinks.query import Store
 
 
 def settled(world: World) -> bool:
@@ -52,6 +54,9 @@ def verify(world: World, traffic: Traffic, progress: Callable[[str], None]) -> l
     with reading(engine) as db:
         untouched = untouched_line(disbelieved, calls, db)
     engine.dispose()
+    store = Store(settings)
+    found = used(store)
+    store.close()
     return [
         *lines,
         _answered(traffic, answers, letters),
@@ -62,6 +67,7 @@ def verify(world: World, traffic: Traffic, progress: Callable[[str], None]) -> l
         _within_limits(world),
         refused_line(disbelieved, _codes(answers, disbelieved)),
         untouched,
+        features_line(traffic.asked.times, found),
     ]
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import select, text
 from cli.chaos.callers import USER
 from cli.chaos.energy import POOR
 from cli.chaos.faults import FAULTS, chosen
+from cli.chaos.features import LEAST, NAME
 from cli.chaos.run import conclude, torment
 from cli.chaos.story import Options, Story
 from cli.chaos.traffic import Traffic
@@ -287,3 +288,17 @@ def test_limits_bit_and_nobody_was_beyond_one(suffered: tuple[World, Story, Path
     assert found["reservations, requests and calls left open in the ledger = nothing"] == {
         "limit /tenant-1 usd per day (1000000000 held)"
     }
+
+
+def test_a_feature_that_never_happened_is_named(suffered: tuple[World, Story, Path]) -> None:
+    """Facts that show nothing of what the traffic asked for often fail the run, though every account agrees on the rest."""
+    world, story, folder = suffered
+    feature = "refusals of unknown models"
+    with connect(world.run.settings) as client:
+        client.command(
+            "ALTER TABLE responses DELETE WHERE error_code = 'caller_unknown_model'", settings={"mutations_sync": 1}
+        )
+    traffic_of(world).asked.times[feature] = LEAST
+    assert broken(world, story)[NAME] == {feature}
+    assert concluded(story)[0] == 1
+    assert f"{feature}: 0 ({LEAST} asked for)" in (folder / "chaos.html").read_text()
