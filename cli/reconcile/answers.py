@@ -80,3 +80,10 @@ def _call_lines(told: Told, notes: list[str]) -> Iterator[Line]:
             call_tokens.add(call.attempt_id, (1, *call.tokens))
     yield compare("calls and cost in answers = usage events", said, charged, notes)
     yield compare("tokens in answers = tokens of their calls", told_tokens, call_tokens, notes)
+    given, hits = (Book(name, ["hits"]) for name in ("answers", "usage events"))
+    for request_id in (request_id for request_id, answer in own_answers.items() if answer.cached):
+        given.add(request_id, (1,))
+    for request_id in told.hits.values():
+        if request_id in own_answers:
+            hits.add(request_id, (1,))
+    yield compare("answers from the response cache = their usage events", given, hits, notes)

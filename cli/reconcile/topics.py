@@ -23,7 +23,10 @@ BESIDE = ("caller_request_id_reused", "caller_undecodable", *NOT_KEPT)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A request's own answer; `tokens` are those of the call `attempt_id`, `model` is the `provider/model` that completed it."""
+    """A request's own answer; `tokens` are those of the call `attempt_id`, `model` is the `provider/model` that completed it.
+
+    `cached` is one that the response cache gave.
+    """
 
     attempt_id: str | None
     calls: int
@@ -31,6 +34,7 @@ class Answer:
     tokens: Amounts | None
     finished_at: int
     model: str | None
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class Told:
     #: Usage events by their event ids, or by their places where they have none; answers too, by request.
     calls: dict[str, Call] = field(default_factory=dict)
     adjustments: dict[str, Call] = field(default_factory=dict)
+    #: The requests that the usage events of the response cache are about, by the events' ids.
+    hits: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Book] = field(default_factory=dict)
     #: The bodies that the facts of a table come with.
     bodies: dict[str, Book] = field(default_factory=dict)
@@ -155,13 +161,16 @@ def _answer(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
     completed = event["outcome"] == "completed" and event["cached_from"] is None
     answer = Answer(
         event["attempt_id"], event["attempts"], event["cost_nano_usd"], _tokens(event["tokens"]), event["finished_at"],
-        f"{event['provider']}/{event['model']}" if completed else None,
+        f"{event['provider']}/{event['model']}" if completed else None, event["cached_from"] is not None,
     )  # fmt: skip
     told.answers.setdefault(request_id, {})[_identity(seen)] = answer
 
 
 def _usage(told: Told, seen: Seen, event: Event | None, mark: Mark) -> None:
-    if event is None or seen.repeated or event["reason"] == "cached":
+    if event is None or seen.repeated:
+        return
+    if event["reason"] == "cached":
+        told.hits[_identity(seen)] = event["request_id"]
         return
     call = Call(
         event["attempt_id"], event["request_id"], event["attempt"], event["tenant"], event["admitted_at"], event["finished_at"],

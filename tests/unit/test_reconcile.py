@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from cli.reconcile.answers import answer_lines
+from cli.reconcile.topics import Answer, Asked, Told
+from cli.reconcile.watermark import Mark, Watermark
 from core.reconcile import NAMED, Book, Difference, compare, not_compared
+from core.topics import REQUESTS
 
 
 def book(name: str, *entries: tuple[str, int, int | None]) -> Book:
@@ -62,3 +66,18 @@ def test_what_cannot_be_compared_says_so() -> None:
     assert not_compared("a = b", "a", "b", "no b here").status == "not compared"
     assert compare("a = b", book("a"), book("b"), ["7 rows that nobody holds"]).status == "not compared"
     assert compare("a = b", book("a"), book("b")).status == "holds"
+
+
+def test_an_answer_from_the_cache_without_its_usage_event_is_named() -> None:
+    """So are a hit whose answer a call gave, and two events of one hit; what is under way is left out."""
+    marks = Watermark({REQUESTS.name: Mark(REQUESTS, {}, {}, {}, {}, {}, {})})
+    told = Told()
+    for one, cached in (("hit", True), ("untold", True), ("told twice", True), ("called", False)):
+        told.due[one] = Asked("", 0, None)
+        told.answers[one] = {f"answer to {one}": Answer(None, 0, 0, None, 0, None, cached)}
+    told.hits = {f"event {n}": one for n, one in enumerate(("hit", "told twice", "told twice", "called", "under way"))}
+    line = next(line for line in answer_lines(told, marks, 0) if "response cache" in line.name)
+    assert {one.id for one in line.differences} == {"untold", "told twice", "called"}
+    told.hits = {"1": "hit", "2": "untold", "3": "told twice"}
+    line = next(line for line in answer_lines(told, marks, 0) if "response cache" in line.name)
+    assert (line.status, line.left.figures) == ("holds", {"hits": 3})
