@@ -21,10 +21,12 @@ lint: .venv/ready
 	$(BIN)/python -m cli.dashboards --check
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.kafka.yml
 
-# What an answered request costs, then what a stored event costs.
+# What an answered request costs, a stored event, a routing decision, and how long an answer from the cache takes.
 bench: .venv/ready
 	@$(BIN)/python -m benchmarks.spine
 	@$(BIN)/python -m benchmarks.sink
+	@$(BIN)/python -m benchmarks.routing
+	@$(BIN)/python -m benchmarks.cache
 
 bench-analytics: .venv/ready
 	@$(BIN)/python -m benchmarks.analytics
