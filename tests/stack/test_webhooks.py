@@ -6,7 +6,9 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -107,8 +109,16 @@ def log(run: Running) -> str:
     return (Path(run.stack.data_dir) / "webhooks.log").read_text()
 
 
+def pauses(said: str) -> list[int]:
+    """For how many seconds the sink has waited after each failure."""
+    return [int(seconds) for seconds in re.findall(r"Trying again in (\d+) s", said)]
+
+
+@pytest.mark.timeout(420)
 def test_a_receiver_that_is_down_loses_nothing_and_holds_up_no_other(run: Running) -> None:
-    """One receiver gets all at once; the other, away through a `kill -9` of the sink and then failing, gets all in order under the same ids."""
+    """One receiver gets all at once; the other, away through a `kill -9` of the sink, then failing, then down for a minute, gets all in
+    order under the same ids.
+    """
     down, up = free_port(), Receiver(free_port())
     start(run, down, up.server_port)
     expected = publish(run.settings, 0, 4)
@@ -136,9 +146,18 @@ def test_a_receiver_that_is_down_loses_nothing_and_holds_up_no_other(run: Runnin
         receiver.got.clear()
     # Stopped and started again, it goes on where it was.
     assert run.workers["webhooks"].stop(20) == 0
+    late.shutdown()
+    late.server_close()
+    said = len(log(run))
     start(run, down, up.server_port)
     last = publish(run.settings, 6, 1)
-    assert eventually(lambda: late.told() == last and up.told() == last, 60), (late.told(), up.told())
+    assert eventually(lambda: up.told() == last, 60), up.told()
+    # A receiver that is down for a minute is asked ever less often, and then gets all.
+    assert eventually(lambda: pauses(log(run)[said:]), 30)
+    time.sleep(60)
+    late = Receiver(down)
+    assert eventually(lambda: late.told() == last, 60), late.told()
+    assert pauses(log(run)[said:]) == [1, 2, 4, 8, 16, 32]
     assert "key=1" not in log(run) and SECRET not in log(run)
     run.workers["webhooks"].stop(20)
     for server in (late, up):
