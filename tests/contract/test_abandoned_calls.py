@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Engine, select
 
 from agents.abandoned import AbandonedCalls
+from agents.ledgers import Ledgers
 from agents.meter import Meter
 from agents.outgoing import Encoder
 from agents.planning import Plan
@@ -82,7 +83,7 @@ class Left:
 
     def meter(self, event: Outgoing) -> Any:
         record = Record(USAGE.name, 0, 0, event.key, event.value, event.headers, self.now)
-        return self.runner.run(Meter(CODEC, self.transactions)(record))
+        return self.runner.run(Meter(CODEC, Ledgers(self.transactions))(record))
 
     def expire(self) -> int:
         with self.engine.begin() as db:
