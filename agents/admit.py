@@ -40,7 +40,7 @@ from schemas.avro import SCHEMAS
 from schemas.cloudevents import trace_of
 from schemas.codec import Codec, SchemaNotLoaded, Undecodable
 from schemas.content import Content
-from schemas.events import Error, LlmRequest, LlmResponse, ReplyTo
+from schemas.events import Error, LlmRequest, LlmResponse, LlmUsage, ReplyTo
 
 #: By what a request is known that is sent again: it is the same whenever it was made, and by whichever release it is read.
 CONTENT = Content(SCHEMAS["LlmRequest"], without=("created_at",))
@@ -89,9 +89,11 @@ class Admit:
         self, codec: Codec, ledgers: Ledgers, tasks: Callable[[], Tasks], planner: Planner, rules: AdmitRules,
         partitions: Partitions, clock: Clock, callers: Callers | None = None,
         violated: Callable[[NotAdmitted], None] = lambda _: None, unchecked: Callable[[], None] = lambda: None,
-        cancellations: Cancellations | None = None,
+        cached: Callable[[LlmUsage], None] = lambda _: None, cancellations: Cancellations | None = None,
     ) -> None:  # fmt: skip
-        """`violated` hears why a request was not admitted, `unchecked` of each that the spare ledger admits."""
+        """`violated` hears why a request was not admitted, `unchecked` of each that the spare ledger admits, `cached` of each
+        that the response cache answers.
+        """
         self._codec = codec
         self._encoder = Encoder(codec, "admit", clock)
         self._ledgers = ledgers
@@ -103,6 +105,7 @@ class Admit:
         self._callers = callers or AsTheySay()
         self._violated = violated
         self._unchecked = unchecked
+        self._cached = cached
         self._cancellations = cancellations or Cancellations()
         self._desks = [
             _Desk(bool(place), one, Cache(codec, one, clock), Waiting(one, clock, rules.most_waiting))
@@ -182,6 +185,8 @@ class Admit:
             admitted = await desk.ledger.run(ledger.admit, entry)
             if admitted.kind == "new":
                 self._violated(why)
+        if isinstance(planned, Hit) and admitted.kind == "new":
+            self._cached(planned.usage)
         if admitted.kind == "other" and times_seen(record.headers):
             # Its caller was told that these bytes cannot be read, and keeps that answer when they can be, later.
             as_bytes = replace(entry, body_hash=hashlib.sha256(record.value or b"").digest())

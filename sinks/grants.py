@@ -16,7 +16,7 @@ READ_TABLES = (
 READ_VIEWS = (
     *("provider_calls", "ai_provider_usage_logs", "ai_usage_logs", "weekly_ai_costs", "usage_tracking"),
     *("provider_latency", "cost_by_model", "cost_by_tenant", "top_users", "error_rate_by_task", "spend_today"),
-    *("slowest_requests", "unpriced_usage"),
+    *("slowest_requests", "unpriced_usage", "cache_savings"),
 )
 WRITER = "millstream_writer"
 

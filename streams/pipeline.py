@@ -64,8 +64,7 @@ def admit(tools: Tools, _: Send) -> Handler:
     tasks = following(tools.registry, lambda registry: files.with_stored(registry.tasks))
     stage = Admit(
         tools.codec, tools.ledgers, tasks, planner, rules, partitions, tools.clock, tools.callers,
-        tools.metrics.quota.violated, tools.metrics.quota.unchecked,
-        tools.cancellations,
+        tools.metrics.quota.violated, tools.metrics.quota.unchecked, tools.metrics.routing.cached, tools.cancellations,
     )  # fmt: skip
     tools.metrics.quota.add_admission(lambda: stage.waiting)
     return stage

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from agents.model_list import RESULTS
 from core.breaker import State
 from core.standing import Standing
+from schemas.events import LlmUsage
 
 COMPLEXITY = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 STATES = get_args(State)
@@ -32,6 +33,13 @@ class RoutingMetrics:
         self._complexity = Histogram(
             "orchestrator_complexity_score", "How hard requests are, from 0 to 1, where a route's strategy asked for it.",
             registry=registry, buckets=COMPLEXITY,
+        )  # fmt: skip
+        self._cache_hits = Counter(
+            "millstream_cache_hits_total", "Requests that the response cache answered.", registry=registry,
+        )  # fmt: skip
+        self._cache_saved = Counter(
+            "millstream_cache_saved_usd_total", "What the calls had cost whose answers the response cache gave again, in USD, as far as it is known.",
+            registry=registry,
         )  # fmt: skip
         self._health_checks = cache(Counter(
             "provider_health_checks_total", "Checks of providers, by what they found.", ("provider", "result"), registry=registry,
@@ -64,6 +72,11 @@ class RoutingMetrics:
         self._selections(provider, self._bounded(model), route or "").inc()
         if complexity is not None:
             self._complexity.observe(complexity)
+
+    def cached(self, fact: LlmUsage) -> None:
+        """The response cache answered a request, of which this is the usage event."""
+        self._cache_hits.inc()
+        self._cache_saved.inc((fact["saved_nano_usd"] or 0) / 1e9)
 
     def health_checked(self, provider: str, result: str) -> None:
         """A provider was checked."""

@@ -19,6 +19,7 @@ class Figures:
 
     `spend` is the known cost, price adjustments included. `unpriced` calls have no price and `unknown` ones nobody knows
     the use of: they are in no sum; `unknown_most` bounds what the latter cost. `tokens` is None in a class that no call reported.
+    `cache_hits` are answers of the response cache, which are no calls, and `cache_saved` what they had cost, as far as it is known.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Figures:
     p99: int | None
     first_token_p50: int | None
     first_token_p95: int | None
+    cache_hits: int = 0
+    cache_saved: int = 0
 
     @property
     def spend_per_call(self) -> int | None:
@@ -134,6 +137,7 @@ def figures_values(figures: Figures) -> dict[str, Any]:
         "unknown_cost_at_most_nano_usd": figures.unknown_most,
         **{f"tokens_{name}": count for name, count in figures.tokens.items()},
         "cache_share": figures.cache_share,
+        "cache_hits": figures.cache_hits, "cache_saved_nano_usd": figures.cache_saved,
         "p50_us": figures.p50, "p95_us": figures.p95, "p99_us": figures.p99,
         "first_token_p50_us": figures.first_token_p50, "first_token_p95_us": figures.first_token_p95,
     }  # fmt: skip

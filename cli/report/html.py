@@ -9,7 +9,7 @@ from cli.amounts import count, duration, moment, money, plain, share
 from cli.report.charts import column_chart, nice_ceiling, stack, step_line, tiny_columns
 from cli.report.figures import TOKEN_CLASSES, Figures, Report, Request
 from cli.report.style import STYLE
-from cli.report.table import not_in_spend
+from cli.report.table import not_in_spend, saved_by_cache
 
 #: A browser that knows this policy loads nothing from anywhere and runs nothing, whatever an event's text holds.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -45,6 +45,7 @@ def _body(report: Report) -> str:
     parts = [
         _tiles(report.total),
         f'<p class="warn">Not in the spend: {escape(missing)}.</p>' if missing else "",
+        f"<p>{escape(saved)}</p>" if (saved := saved_by_cache(report.total)) else "",
         _over_time(report),
         _groups(report),
         f'<div class="pair">{_tokens(report.total)}{_errors(report)}</div>',

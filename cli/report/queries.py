@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Protocol
 
 from cli.report.figures import DIMENSIONS, TOKEN_CLASSES, Figures, Report, Request, Step
@@ -24,6 +25,8 @@ _FIGURES = f"""
     countIf(adjusts = '' AND cost_status = 'unpriced' AND attempt_id NOT IN corrected) AS unpriced,
     countIf(adjusts = '' AND cost_status = 'unknown') AS unknown,
     ifNull(sumIf(reserved_nano_usd, adjusts = '' AND cost_status = 'unknown'), 0) AS unknown_most,
+    countIf(reason = 'cached') AS cache_hits,
+    ifNull(sum(saved_nano_usd), 0) AS cache_saved,
     {_TOKENS},
     quantilesTDigestIf(0.5, 0.95, 0.99)(provider_us, adjusts = '' AND provider_us IS NOT NULL) AS took,
     quantilesTDigestIf(0.5, 0.95)(first_token_us, adjusts = '' AND first_token_us IS NOT NULL) AS first_token
@@ -136,7 +139,12 @@ def _figures(row: dict[str, Any] | None) -> Figures:
     tokens = {name: None if row[name] is None else int(row[name]) for name in TOKEN_CLASSES}
     times = [_whole(value) for value in (*row["took"], *row["first_token"])]
     calls, errors, spend, unpriced, unknown, most = counts
-    return Figures("" if row["whole"] else row["name"], calls, errors, spend, unpriced, unknown, most, tokens, *times)
+    name = "" if row["whole"] else row["name"]
+    p50, p95, p99, *first_token = times
+    found = Figures(
+        name, calls, errors, spend, unpriced, unknown, most, tokens, p50, p95, p99, first_token[0], first_token[1]
+    )
+    return replace(found, cache_hits=int(row["cache_hits"]), cache_saved=int(row["cache_saved"]))
 
 
 def _whole(value: float | None) -> int | None:

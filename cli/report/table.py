@@ -49,6 +49,14 @@ def not_in_spend(figures: Figures) -> str:
     return " and ".join(parts)
 
 
+def saved_by_cache(figures: Figures) -> str:
+    """What the response cache saved, in a sentence; empty where it answered nothing."""
+    if not figures.cache_hits:
+        return ""
+    answers = "answer" if figures.cache_hits == 1 else "answers"
+    return f"From the response cache: {count(figures.cache_hits)} {answers}, {money(figures.cache_saved)} saved."
+
+
 def _calls(number: int) -> str:
     return "call" if number == 1 else "calls"
 
@@ -70,6 +78,8 @@ def _summary(total: Figures) -> RenderableType:
     )
     missing = not_in_spend(total)
     also = [Text(f"Not in the spend: {missing}.", style="yellow")] if missing else []
+    if saved := saved_by_cache(total):
+        also.append(Text(saved, style="green"))
     return Group(grid, *also, Text(times))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ from config.registry import apply
 from core.registry import Route, Target
 from core.topics import Topic
 from schemas.codec import Codec, Event
+from sinks.writer import connect
 from tests.stack.asking import all_usages, ask, ask_one, events, eventually, log, simulator, told
+from tests.stack.scrape import scrape, total
 
 CODEC = Codec()
 REPLIES = Topic("replies.orders", "LlmResponse", 86_400_000)
@@ -241,6 +244,13 @@ def test_equal_requests_share_one_call(routed: Running) -> None:
     )
     saved = [usage["saved_nano_usd"] for usage in usages if usage["reason"] == "cached"]
     assert saved == [called[0]["cost_nano_usd"]] * 19
+    with connect(routed.settings) as client:
+        query = "SELECT sum(hits), sum(saved_usd) FROM cache_savings WHERE task = 'cached'"
+        [(hits, usd)] = eventually(lambda: (rows := client.query(query).result_rows)[0][0] >= 19 and rows)
+    assert (hits, usd) == (19, Decimal(19 * called[0]["cost_nano_usd"]).scaleb(-9))
+    metrics = scrape(routed, "admit")
+    counted = [total(metrics, f"millstream_cache_{name}") for name in ("hits_total", "saved_usd_total")]
+    assert counted == [19, pytest.approx(float(usd))]
 
 
 def test_a_cache_is_gone_round_renewed_and_ends(routed: Running) -> None:

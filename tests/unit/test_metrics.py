@@ -103,6 +103,16 @@ def test_a_choice_is_counted_by_model_and_route_and_its_complexity_where_it_was_
     assert samples(metrics, "orchestrator_complexity_score_bucket")["0.4",] == 0
 
 
+def test_what_the_response_cache_saved_is_counted_from_zero_on() -> None:
+    """A hit counts also where nobody knows what its answer had cost."""
+    metrics = Metrics()
+    names = "millstream_cache_hits_total", "millstream_cache_saved_usd_total"
+    assert [samples(metrics, name) for name in names] == [{(): 0}, {(): 0}]
+    for saved in (2_500_000, None):
+        metrics.routing.cached(fact(reason="cached", saved_nano_usd=saved))
+    assert [samples(metrics, name) for name in names] == [{(): 2}, {(): 0.0025}]
+
+
 def test_health_and_breakers_are_shown_as_they_stand() -> None:
     """A provider counts as healthy until it is unhealthy, a closed breaker is shown too, and one that is gone is not."""
     metrics = Metrics()

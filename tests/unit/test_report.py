@@ -294,3 +294,16 @@ def test_programs_get_exact_integers_and_nothing_for_nothing() -> None:
         "request_id": "0190-1", "tenant": EVIL, "task": EVIL, "model": EVIL, "outcome": EVIL, "cost_nano_usd": 5,
         "took_us": None, "created_at_us": NOW - 60_000_000,
     }  # fmt: skip
+
+
+def test_what_the_response_cache_saved_is_told() -> None:
+    """In the terminal, on the page, in JSON and in CSV; without hits nothing is said of it."""
+    saved = figures("acme", cache_hits=12, cache_saved=3_400_000)
+    found, words = report(total=saved, groups=[saved]), "From the response cache: 12 answers, $0.0034 saved."
+    assert words in drawn(found)
+    assert words in Reader(page(found)).text
+    total = json.loads(as_json(found))["total"]
+    assert (total["cache_hits"], total["cache_saved_nano_usd"]) == (12, 3_400_000)
+    [row] = csv.DictReader(io.StringIO(as_csv(found)))
+    assert (row["cache_hits"], row["cache_saved_nano_usd"]) == ("12", "3400000")
+    assert "response cache" not in drawn(report()) + page(report())
