@@ -26,7 +26,7 @@ from core.outcome import Emit, Outcome, Outgoing, Record
 from core.registry import Provider
 from core.topics import calls
 from schemas.codec import Codec
-from streams import pipeline
+from streams import handlers
 from streams.tools import now_us, open_tools
 from tests.contract.calling import ATTEMPT, KEY, llm_call, until
 from tests.contract.serving import served
@@ -158,7 +158,7 @@ def test_a_running_lane_follows_the_registry(first: Server, second: Server, tmp_
 
         register(base_url=first.url, enabled=False)
         assert await tools.snapshot.refresh_now()
-        stage = pipeline.complete(NAME, tools, send)
+        stage = handlers.complete(NAME, tools, send)
         assert isinstance(await complete(), Emit)
         assert (first.calls, second.calls, slots()) == (1, 0, "7.0")
         register(base_url=second.url, concurrency=3)
