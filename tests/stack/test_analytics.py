@@ -120,10 +120,21 @@ def calls_of(rng: random.Random, now: int, count: int) -> list[Event]:
 
 
 def adjustments_of(rng: random.Random, calls: list[Event]) -> list[Event]:
-    """Corrections of some calls' costs, up and down, one call corrected twice, and one that had no price before."""
+    """Corrections of some calls' costs, up and down, one call corrected twice, one that had no price before, and a hit of the cache."""
     priced = [call for call in calls if call["cost_nano_usd"]][:3]
     unpriced = [call for call in calls if call["cost_status"] == "unpriced"][:1]
-    return [
+    hit = str(uuid.UUID(int=rng.getrandbits(128)))
+    nothing: Event = {"tokens": dict.fromkeys(Tokens.__annotations__), "cost_nano_usd": 0, "cost_status": "cached"}
+    cached = {
+        **priced[0],
+        **nothing,
+        "attempt_id": hit,
+        "adjusts": hit,
+        "attempt": 0,
+        "reason": "cached",
+        "saved_nano_usd": 7,
+    }
+    return [cached] + [
         call | {
             "attempt_id": str(uuid.UUID(int=rng.getrandbits(128))), "adjusts": call["attempt_id"], "cost_nano_usd": by,
             "tokens": dict.fromkeys(Tokens.__annotations__), "costs": dict.fromkeys(Costs.__annotations__),
@@ -157,7 +168,7 @@ def filled(servers: tuple[KafkaBroker, ClickHouseServer]) -> Iterator[Filled]:
             answers.append(answer)
         world.producer.flush()
         world.start_sink()
-        eventually(lambda: world.count() == 405 and world.count("bodies") == 40)
+        eventually(lambda: world.count() == 406 and world.count("bodies") == 40)
         yield Filled(world, calls, adjustments, answers)
     finally:
         world.end()
@@ -347,3 +358,9 @@ def test_the_command_prints_and_says_why_it_cannot_apply(filled: Filled) -> None
     refused = granted("--apply")
     assert refused.returncode == 2
     assert "0 of " in refused.stderr and "administrator" in refused.stderr
+
+
+def test_what_the_cache_saved_is_told_apart_from_what_calls_cost(filled: Filled) -> None:
+    """A hit shows in its own view alone, with what its answer had cost."""
+    rows = filled.rows("SELECT hits, saved_usd, hits_without_cost FROM cache_savings")
+    assert rows == [(1, 7 * USD, 0)]
