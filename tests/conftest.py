@@ -1,13 +1,12 @@
-"""One local stack for the tests that need one: Apache Kafka, ClickHouse, the simulator, and every worker."""
+"""What holds for all tests: the settings of short waits, and which tests run in one process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-from cli.running import Running, running
+from xdist.scheduler import LoadScopeScheduling
 
 # A busy machine is no reason for a property to fail.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -28,8 +27,14 @@ QUICK = {
 }
 
 
-@pytest.fixture(scope="session")
-def pipeline() -> Iterator[Running]:
-    """The whole pipeline, running; tests share it and use request ids of their own."""
-    with running(environment=QUICK) as run:
-        yield run
+class ByPipeline(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives a process the tests of a file together, and those of a pipeline that several files share."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "one_pipeline" if "/one_pipeline/" in nodeid else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """How tests are given to the processes of `pytest -n`: each stack that runs takes a tenth of a core, also at rest."""
+    return ByPipeline(config, log)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
@@ -18,6 +22,8 @@ from core.topics import USAGE, Topic
 from schemas.cloudevents import CE_ID
 from schemas.codec import Codec, Event
 from schemas.events import LlmRequest
+
+ROOT = Path(__file__).parents[2]
 
 
 def told(
@@ -43,6 +49,16 @@ def ask(run: Running, requests: Iterable[LlmRequest], seconds: float = 30.0) -> 
 def ask_one(run: Running, request: LlmRequest, seconds: float = 30.0) -> Event:
     """Send one request and return its answer."""
     return ask(run, [request], seconds)[request["request_id"]]
+
+
+def millstream(run: Running, *arguments: str, **environment: str) -> Any:
+    """What a command that has to go well prints as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments, "--json"], env={**os.environ, **run.environment, **environment},
+        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def log(run: Running, topic: Topic) -> list[Any]:

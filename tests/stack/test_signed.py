@@ -35,9 +35,8 @@ from schemas.codec import Codec, Event
 from schemas.events import LlmRequest
 from schemas.signing import KEY_ID, SIGNATURE, SIGNED_AT, signed_headers
 from tests.conftest import QUICK
-from tests.stack.asking import all_usages, ask, ask_one, eventually, log, simulator, told
+from tests.stack.asking import all_usages, ask, ask_one, eventually, log, millstream, simulator, told
 from tests.stack.test_planted_keys import everything, secrets_of
-from tests.stack.test_registry_told import millstream
 
 CODEC = Codec()
 MODEL = "openai/gpt-5-mini"

@@ -16,8 +16,7 @@ from config.database import open_database
 from config.registry_models import TASKS
 from core.topics import ALERTS
 from schemas.codec import Codec, Event
-from tests.stack.asking import ask, ask_one, events, eventually
-from tests.stack.test_registry_told import millstream
+from tests.stack.asking import ask, ask_one, events, eventually, millstream
 
 TASK = """
 name: haiku

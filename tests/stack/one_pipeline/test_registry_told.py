@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import uuid
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import delete, insert
 
@@ -19,19 +14,9 @@ from config.database import create_tables, open_database
 from config.registry_models import TASKS
 from core.topics import ALERTS, CONTROL, calls
 from schemas.codec import Codec
-from tests.stack.asking import ask_one, events, eventually, told
+from tests.stack.asking import ask_one, events, eventually, millstream, told
 
-ROOT = Path(__file__).parent.parent.parent
-
-
-def millstream(run: Running, *arguments: str, **environment: str) -> Any:
-    """What a command that has to go well prints as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments, "--json"], env={**os.environ, **run.environment, **environment},
-        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_route_holds_at_once(pipeline: Running) -> None:

@@ -25,7 +25,7 @@ from sinks.rows import FACTS
 from tests.stack.asking import ask, eventually, log, told
 from tests.stack.scrape import Samples, get, scrape, total, workers
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 STAGES = ("admit", "complete", "meter")
 LANE = "gen_ai_client_operation_duration_seconds"
 

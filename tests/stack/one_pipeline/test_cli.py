@@ -23,7 +23,7 @@ from core.registry import Provider
 from core.topics import RESPONSES
 from tests.stack.asking import ask_one, events, told
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 NOWHERE = {"MILLSTREAM_KAFKA_BOOTSTRAP": "127.0.0.1:9"}
 
 

@@ -27,7 +27,7 @@ from sinks.tables import migrate_clickhouse
 from sinks.writer import connect
 from tests.stack.asking import ask, eventually, told
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 TENANT = "shown & <sons>"
 NOON = 1_800_014_400_000_000
 DAY = 86_400_000_000

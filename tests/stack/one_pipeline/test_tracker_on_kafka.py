@@ -81,7 +81,7 @@ def start(pipeline: Running, tmp_path: Path) -> Callable[[Log, str, str], Child]
         arguments = [log.bootstrap, log.topic, log.group, str(tmp_path / name), tracker]
         return Child(
             [sys.executable, "-m", "tests.stack.tracker_worker", *arguments],
-            pipeline.environment, log_path=tmp_path / f"{name}.log", name=name, cwd=Path(__file__).parent.parent.parent,
+            pipeline.environment, log_path=tmp_path / f"{name}.log", name=name, cwd=Path(__file__).parents[3],
         )  # fmt: skip
 
     return begin

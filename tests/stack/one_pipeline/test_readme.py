@@ -14,7 +14,7 @@ import pytest
 from cli.running import Running
 from tests.stack.asking import ask_one, eventually, told
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text("utf-8")
 
 
