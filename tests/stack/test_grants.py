@@ -80,14 +80,16 @@ def filters_of(statements: list[str]) -> dict[str, str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database `ms` with rows of two tenants in every table that has tenants."""
     folder = tmp_path_factory.mktemp("grants")
+    times = {"requests": "created_at", "responses": "created_at", "alerts": "raised_at", "bodies": "logged_at"}
     rows = [
-        f"INSERT INTO ms.{table} ({time}, tenant) VALUES (now(), '{tenant}')"
-        if table != "usage"
-        else f"INSERT INTO ms.usage (created_at, tenant, cost_status) VALUES (now(), '{tenant}', 'unpriced')"
+        statement
         for tenant in ("acme", "globex")
-        for table, time in (("requests", "created_at"), ("responses", "created_at"), ("usage", "created_at"),
-                            ("alerts", "raised_at"), ("bodies", "logged_at"))
-    ]  # fmt: skip
+        for statement in (
+            *(f"INSERT INTO ms.{table} ({time}, tenant) VALUES (now(), '{tenant}')" for table, time in times.items()),
+            "INSERT INTO ms.usage (created_at, tenant, cost_status, reason, adjusts) VALUES "
+            f"(now(), '{tenant}', 'unpriced', 'first', ''), (now(), '{tenant}', 'cached', 'cached', 'itself')",
+        )
+    ]
     texts = [statement for migration in migrations() for statement in migration.statements]
     statements = [text.replace("DEFINER = CURRENT_USER", "DEFINER = owner") for text in texts]
     done = answers(
