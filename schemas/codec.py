@@ -16,13 +16,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from schemas.avro import SCHEMAS, Schema, written
-from schemas.columnar import Columns, Table
+
+if TYPE_CHECKING:
+    from schemas.columnar import Columns, Table
 
 CONFLUENT_MAGIC = b"\x00"
 SINGLE_OBJECT_MAGIC = b"\xc3\x01"
@@ -155,6 +157,9 @@ class Codec:
         if not values:
             return {}
         if (table := self._tables.get(name)) is None:
+            # NumPy takes a quarter of a second to load, and only a sink reads by columns.
+            from schemas.columnar import Table
+
             table = self._tables[name] = Table(self._readers[name])
         try:
             writer, body = self._writer_of(values[0])
