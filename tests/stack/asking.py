@@ -80,7 +80,7 @@ def log(run: Running, topic: Topic) -> list[Any]:
     found: list[Any] = []
     ended: set[int] = set()
     while len(ended) < len(partitions):
-        for message in consumer.consume(1_000, timeout=1.0):
+        for message in consumer.consume(1_000, timeout=0.1):
             if message.error() is None:
                 found.append(message)
             else:
@@ -105,6 +105,12 @@ def all_usages(run: Running, codec: Codec) -> dict[str, list[Event]]:
         once = {event_id: codec.decode(USAGE.record, value) for event_id, value in records}
         found[request_id] = sorted(once.values(), key=lambda event: event["attempt"])
     return found
+
+
+def usages_of(run: Running, codec: Codec, ids: Iterable[str]) -> list[Event]:
+    """The usage events of these requests, as they stand now."""
+    found = all_usages(run, codec)
+    return [usage for request_id in ids for usage in found.get(request_id, [])]
 
 
 def simulator(run: Running, path: str, body: Any = None, method: str | None = None) -> Any:

@@ -19,7 +19,7 @@ from core.registry import Route, Target
 from core.topics import RESPONSES
 from local.postgres import PostgresServer
 from schemas.codec import Codec
-from tests.stack.asking import all_usages, ask_one, events, eventually, simulator, told
+from tests.stack.asking import all_usages, ask_one, events, eventually, simulator, told, usages_of
 
 CODEC = Codec()
 MODELS = ("google/gemini-2.5-flash", "openai/gpt-5-mini", "anthropic/claude-haiku-4-5")
@@ -90,12 +90,9 @@ def test_what_is_left_answers_everything_once_the_database_is_back(pipeline: Run
     assert {(answer["outcome"], answer["provider"]) for answer in answers.values()} == {("completed", "anthropic")}
     published = events(pipeline, RESPONSES)
     assert {len({event_id for event_id, _ in published[request_id]}) for request_id in ids} == {1}
-    usages = eventually(
-        lambda: (
-            all(len(all_usages(pipeline, CODEC).get(i, [])) == answers[i]["attempts"] for i in ids)
-            and all_usages(pipeline, CODEC)
-        )
-    )
+    calls = sum(answer["attempts"] for answer in answers.values())
+    eventually(lambda: len(usages_of(pipeline, CODEC, ids)) == calls)
+    usages = all_usages(pipeline, CODEC)
     for request_id in ids:
         assert [usage["attempt"] for usage in usages[request_id]] == list(range(1, answers[request_id]["attempts"] + 1))
     assert {name: child.pid for name, child in pipeline.workers.items() if child.running} == pids

@@ -24,7 +24,7 @@ from core.attempts import attempt_id
 from core.limits import Limit
 from schemas.codec import Codec, Event
 from tests.conftest import QUICK
-from tests.stack.asking import all_usages, ask, ask_one, eventually, simulator, told
+from tests.stack.asking import all_usages, ask, ask_one, eventually, simulator, told, usages_of
 from tests.stack.scrape import scrape, total
 
 ROOT = Path(__file__).parent.parent.parent
@@ -182,9 +182,7 @@ def test_who_waits_is_admitted_when_there_is_room(pipeline: Running) -> None:
     answers = exchange.answers([request["request_id"] for request in requests], 60)
     exchange.close()
     assert outcomes(answers) == ["completed"] * 7
-    usages = eventually(
-        lambda: len(found := [u for i in answers for u in all_usages(pipeline, CODEC).get(i, [])]) == 7 and found
-    )
+    usages = eventually(lambda: len(found := usages_of(pipeline, CODEC, answers)) == 7 and found)
     calls = sorted((usage["started_at"], usage["finished_at"]) for usage in usages)
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(calls))
 

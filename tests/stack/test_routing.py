@@ -22,7 +22,7 @@ from core.registry import Route, Target
 from core.topics import Topic
 from schemas.codec import Codec, Event
 from sinks.writer import connect
-from tests.stack.asking import all_usages, ask, ask_one, events, eventually, log, simulator, told
+from tests.stack.asking import all_usages, ask, ask_one, events, eventually, log, simulator, told, usages_of
 from tests.stack.scrape import scrape, total
 
 CODEC = Codec()
@@ -239,9 +239,7 @@ def test_equal_requests_share_one_call(routed: Running) -> None:
         (called[0]["request_id"], 0, "cached")
     }
     assert {str(answer["output"]) for answer in answers.values()} == {str(called[0]["output"])}
-    usages = eventually(
-        lambda: len(found := [u for i in answers for u in all_usages(routed, CODEC).get(i, [])]) == 20 and found
-    )
+    usages = eventually(lambda: len(found := usages_of(routed, CODEC, answers)) == 20 and found)
     saved = [usage["saved_nano_usd"] for usage in usages if usage["reason"] == "cached"]
     assert saved == [called[0]["cost_nano_usd"]] * 19
     with connect(routed.settings) as client:

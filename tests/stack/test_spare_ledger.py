@@ -96,9 +96,8 @@ def test_what_is_left_answers_while_the_database_is_away(pipeline: Running, data
     assert {(a["outcome"], a["provider"], a["unchecked"]) for a in answers.values()} == {
         ("completed", "anthropic", True)
     }
-    cut_off = [
-        usage for request_id in ids for usage in all_usages(pipeline, CODEC)[request_id] if usage["status"] == "outcome_unknown"
-    ]  # fmt: skip
+    usages = all_usages(pipeline, CODEC)
+    cut_off = [usage for request_id in ids for usage in usages[request_id] if usage["status"] == "outcome_unknown"]
     assert cut_off, "the worker that was killed had calls under way"
 
     # Sent again it gets the answer that it had, from the spare ledger.
@@ -108,11 +107,13 @@ def test_what_is_left_answers_while_the_database_is_away(pipeline: Running, data
     eventually(lambda: not yet_to_carry(pipeline, ids), 60)
     assert answer_again(exchange, quick[1], answers) == answers[quick[1]["request_id"]]
     exchange.close()
+    published, usages = events(pipeline, RESPONSES), all_usages(pipeline, CODEC)
     for request_id in ids:
-        assert len({event_id for event_id, _ in events(pipeline, RESPONSES)[request_id]}) == 1
-        usages = all_usages(pipeline, CODEC)[request_id]
+        assert len({event_id for event_id, _ in published[request_id]}) == 1
         numbers = range(FIRST_UNCHECKED, FIRST_UNCHECKED + answers[request_id]["attempts"])
-        assert [(usage["attempt"], usage["unchecked"]) for usage in usages] == [(number, True) for number in numbers]
+        assert [(usage["attempt"], usage["unchecked"]) for usage in usages[request_id]] == [
+            (number, True) for number in numbers
+        ]
 
 
 def answer_again(exchange: Exchange, request: Any, answers: dict[str, Event]) -> Event:
