@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,18 +22,6 @@ from tests.stack.asking import all_usages, ask_one, events, eventually, simulato
 CODEC = Codec()
 MODELS = ("google/gemini-2.5-flash", "openai/gpt-5-mini", "anthropic/claude-haiku-4-5")
 ROUTE = Route("left", tuple(map(Target, MODELS)), task="left")
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[PostgresServer]:
-    """A server of the tests' own, which they stop."""
-    with tempfile.TemporaryDirectory() as folder:
-        # PostgreSQL refuses root; the account that it runs as in its place has to reach its data.
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "data")
-        server.start()
-        yield server
-        server.stop()
 
 
 @pytest.fixture(scope="module")

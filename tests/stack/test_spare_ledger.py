@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,18 +33,6 @@ MODELS = ("google/gemini-2.5-flash", "openai/gpt-5-mini", "anthropic/claude-haik
 ROUTE = Route("left", tuple(map(Target, MODELS)), task="left")
 #: The tenant may make so many requests a month, and more than that come.
 MOST = 20
-
-
-@pytest.fixture(scope="module")
-def database() -> Iterator[PostgresServer]:
-    """A server of the tests' own, which they stop."""
-    with tempfile.TemporaryDirectory() as folder:
-        # PostgreSQL refuses root; the account that it runs as in its place has to reach its data.
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "data")
-        server.start()
-        yield server
-        server.stop()
 
 
 @pytest.fixture(scope="module")
