@@ -87,8 +87,11 @@ def _admitted(known: Known) -> Iterator[Moment]:
         bounds = [one["reserved_nano_usd"] for one in planned.get("candidates", calls)]
         if known_bounds := [bound for bound in bounds if bound is not None]:
             said.append(f"at most {usd(max(known_bounds))} a call")
-        if downgraded := (answer if answer is not None else planned).get("downgraded_from"):
+        told = answer if answer is not None else planned
+        if downgraded := told.get("downgraded_from"):
             said.append(f"instead of {downgraded}")
+        if told.get("unchecked"):
+            said.append("unchecked, by the spare ledger")
         yield Moment(at, "admitted", ", ".join(said))
     elif answer is not None:
         at = answer["finished_at"]

@@ -9,6 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from agents.outgoing import Encoder, response_id
@@ -215,6 +216,15 @@ def test_a_downgrade_says_what_would_have_been_called() -> None:
         assert ("instead of openai/gpt-5" in text.split(", ")) is said
         reasons = [moment.text for moment in story.moments if moment.kind == "dropped"]
         assert ("openai/gpt-5: it costs 5 credits" in reasons) is said
+
+
+@pytest.mark.parametrize("unchecked", [True, False])
+def test_a_request_that_no_limit_was_asked_about_says_so(unchecked: bool) -> None:
+    """The story names the spare ledger where that admitted the request, and no other time."""
+    one, usages, answer = events()
+    story = story_of(known_of(one, usages, {**answer, "unchecked": unchecked}))
+    [text] = [moment.text for moment in story.moments if moment.kind == "admitted"]
+    assert ("unchecked, by the spare ledger" in text) is unchecked
 
 
 def test_a_machine_gets_all_of_it() -> None:
