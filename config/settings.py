@@ -188,6 +188,14 @@ class Settings(KafkaSettings, BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _another_ledger(self) -> Self:
+        if self.spare_database_url == self.database_url:
+            raise ValueError(
+                "MILLSTREAM_SPARE_DATABASE_URL is the ledger's own database, which it has to outlast; name another, or leave it out."
+            )
+        return self
+
     @property
     def default_price(self) -> Tiers | None:
         """What a model without a price is held and charged at; None where it has no cost, and no room in a limit of money."""

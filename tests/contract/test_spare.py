@@ -17,6 +17,7 @@ from agents.ledgers import Ledgers
 from config import audit, ledger, limit_audit, limits, settling, spare
 from config.database import create_tables, open_database, reading
 from config.limit_models import COUNTERS
+from config.settings import SettingsError, settings_in
 from config.transactions import Transactions
 from core.accounts import path_of
 from core.attempts import FIRST_UNCHECKED, Begin
@@ -241,3 +242,9 @@ def test_what_is_carried_over_waits_for_a_change_of_limits(engine: Engine, aside
     assert carried.result() == 1
     with reading(engine) as db:
         assert [(row.used, row.reserved) for row in db.execute(select(COUNTERS))] == [(70, 0)]
+
+
+def test_a_spare_ledger_is_another_database() -> None:
+    """The ledger's own address is refused: it would be away when it is needed."""
+    with pytest.raises(SettingsError, match="MILLSTREAM_SPARE_DATABASE_URL is the ledger's own database"):
+        settings_in({"MILLSTREAM_DATABASE_URL": "sqlite:///a.db", "MILLSTREAM_SPARE_DATABASE_URL": "sqlite:///a.db"})
