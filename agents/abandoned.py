@@ -62,12 +62,7 @@ class AbandonedCalls:
             request_id=one.request_id, tenant=names["tenant"], user=names.get("user"), project=names.get("project"),
             api_key_id=names.get("key"), tags={}, task=asking.task, plan=None, created_at=one.admitted_at,
         )  # fmt: skip
-        call = {
-            "unchecked": False,
-            **plan,
-            **plan["candidates"][one.candidate],
-            "request": request,
-            "admitted_at": one.admitted_at,
-        }
+        called = plan["candidates"][one.candidate]
+        call = {**plan, **called, "request": request, "admitted_at": one.admitted_at}
         attempt = Attempt(one.attempt_id, one.number, one.reason, one.started_at)
         return self._encoder.usage(usage(cast(LlmCall, call), attempt, None, now, None), trace_of([], one.request_id))

@@ -156,11 +156,16 @@ class Admit:
             planned = await desk.cache.look(prepared.request, plan, caller) or plan
         copy_to = None if isinstance(to, NoReplyTo) else to
         known = _path(request) if isinstance(plan, Plan) and self._rules.refuse_unknown and not desk.unchecked else ()
+
+        def answered(answer: Hit | LlmResponse, known: tuple[str, ...] = ()) -> ledger.Admission:
+            marked = answer if isinstance(answer, Hit) else desk.marked(answer)
+            packed = pack(self._answered(marked, trace, copy_to))
+            return _answer_entry(request["request_id"], body, request["tenant"], self._clock(), packed, known)
+
         if isinstance(planned, Plan):
             entry = self._call_entry(request, body, planned, now, known)
         else:
-            answer = pack(self._answered(planned, trace, copy_to))
-            entry = _answer_entry(request["request_id"], body, request["tenant"], now, answer, known)
+            entry = answered(planned, known)
         plans = {entry.plan: plan} if isinstance(plan, Plan) else {}
 
         def cheaper(asked: ledger.Admission, why: Short | Degraded) -> ledger.Admission:
@@ -173,15 +178,11 @@ class Admit:
         try:
             admitted = await self._unless_cancelled(request, until, desk.waiting.admit(entry, until, cheaper))
         except Cancelled as cancelled:
-            given_up = desk.marked(refusal(request, "refused", cancelled.why, self._clock()))
-            answer = pack(self._answered(given_up, trace, copy_to))
-            entry = _answer_entry(request["request_id"], body, request["tenant"], now, answer)
+            entry = answered(refusal(request, "refused", cancelled.why, self._clock()))
             admitted = await desk.ledger.run(ledger.admit, entry)
         why = admitted.refusal
         if why is not None and not isinstance(why, Degraded) and isinstance(plan, Plan):
-            now = self._clock()
-            refused = pack(self._answered(_refused(request, plans[admitted.plan], why, now), trace, copy_to))
-            entry = _answer_entry(request["request_id"], body, request["tenant"], now, refused)
+            entry = answered(_refused(request, plans[admitted.plan], why, self._clock()))
             admitted = await desk.ledger.run(ledger.admit, entry)
             if admitted.kind == "new":
                 self._violated(why)

@@ -32,22 +32,11 @@ DAY_US = 86_400_000_000
 Chosen = Callable[[str, str, str | None, float | None], None]
 #: Whether the calls to a provider for a tenant are made with the tenant's own key.
 OwnKey = Callable[[str, str], bool]
-#: The fields of a call that follow from the registry as it was; they are kept, so that a repetition is the same call.
-PLANNED = (
-    "route",
-    "candidates",
-    "decisions",
-    "fall_back_on",
-    "complexity",
-    "prompt_version",
-    "repair",
-    "downgraded_from",
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What was chosen for a request: `fields` of its call, and how long its answer may be kept in the response cache.
+    """What was chosen for a request: `fields` of its call that a repetition has again, and how long the response cache may keep its answer.
 
     `made` is the encoded request with the messages that its task made, which may come out otherwise later; None where none did.
     `tokens` is the most that one call can use, `tiers` those of the candidates. From `degrade_from` percent of a limit on, only
@@ -116,6 +105,8 @@ class Plan:
     def unpacked(cls, packed: bytes) -> Plan:
         """The plan that `packed` gave."""
         fields, seconds, shared, made = orjson.loads(packed)
+        # What an earlier version has kept says nothing of a spare ledger.
+        fields = {"unchecked": False, **fields}
         return cls(fields, seconds, shared, None if made is None else base64.b64decode(made))
 
 
@@ -231,6 +222,7 @@ def _plan(
         "prompt_version": prepared.prompt_version,
         "repair": prepared.repair,
         "downgraded_from": None,
+        "unchecked": False,
     }
     tiers = tuple(each.model.tier for each in choice.candidates)
     kept = (route.cache_seconds, route.cache_shared) if route else (None, False)
@@ -244,7 +236,7 @@ def call_of(
     """The call of a request to its first candidate, whose answer is kept under `cache_key`; `near` are limits nearly used up."""
     until = None if cache_key is None else admitted_at + (plan.cache_seconds or 0) * 1_000_000
     call = {
-        "request": request, "unchecked": False, **plan.fields, "beside": None, "admitted_at": admitted_at, "cache_key": cache_key,
+        "request": request, **plan.fields, "beside": None, "admitted_at": admitted_at, "cache_key": cache_key,
         "cache_until": until, "reply_to": reply_to, "near_limits": list(near),
     }  # fmt: skip
     return at_candidate(cast(LlmCall, call), 0)

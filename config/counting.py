@@ -160,8 +160,8 @@ def reserve(
 def unheld(db: Connection, limits: Limits, admitted: Sequence[tuple[Asking, int, int]]) -> list[list[Charge]]:
     """The charges of requests for which nothing was held, beyond a limit too: each admitted at its time, and how many it counts as."""
     counts = [limits.counts(asking, at) for asking, at, _ in admitted]
-    _locked(db, {(*count.key, count.begins): count for found in counts for count in found}.values())
-    charges = [[Charge(*c.key, c.begins, c.limit.meter, 0, c.limit.model) for c in found] for found in counts]
+    _locked(db, {count.place: count for found in counts for count in found}.values())
+    charges = [[Charge(*count.place, count.limit.meter, 0, count.limit.model) for count in found] for found in counts]
     moves = _Moves()
     for (_, _, requests), found in zip(admitted, charges, strict=True):
         for charge in found:
