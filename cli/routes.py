@@ -41,7 +41,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     removing.add_argument("name", metavar="NAME")
     change_options(removing)
     matching = action.add_parser(
-        "match", help="show the route of a request, and what becomes of its models", allow_abbrev=False
+        "match",
+        help="show the route of a request, and what becomes of its models, prices and health aside",
+        allow_abbrev=False,
     )
     for name in ("plan", "task", "tenant", "model", "user", "project"):
         matching.add_argument(f"--{name}", help=f"the request's {name}")
@@ -182,4 +184,5 @@ def _match(settings: Settings, arguments: argparse.Namespace) -> int:
     rows = [(one["model"], "kept" if one["kept"] else "dropped", one["reason"]) for one in choice.decisions]
     if rows:
         print_table(("model", "", "reason"), rows, "reason")
+        print("Without prices and the health of providers, which `explain` tells of a request that was made.")
     return 1 if refused else 0
