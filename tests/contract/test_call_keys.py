@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from agents.providers.base import Provider
 from config.settings import Key, ProviderSettings
 from core.errors import ProviderError
 from tests.contract.calling import ATTEMPT, PATHS, every_provider, everything, llm_call, run
-from tests.contract.serving import served
+from tests.serving import Handler, Server, served
 
 OWN = "sk-of-the-settings-0123456789"
 CARRIERS = {
@@ -22,35 +21,23 @@ CARRIERS = {
 }  # fmt: skip
 
 
-class Repeating(ThreadingHTTPServer):
+class Repeating(Server):
     """A server that refuses every call with an error that repeats the call's headers, and keeps those headers."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        super().__init__(_Handler)
         self.calls: list[dict[str, str]] = []
         self.connections: set[Any] = set()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     server: Repeating
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.body()
         self.server.calls.append({name.lower(): value for name, value in self.headers.items()})
         self.server.connections.add(self.client_address)
-        body = json.dumps({"error": {"message": f"Refused: {list(self.headers.values())}"}}).encode()
-        self.send_response(401)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        self.answer(401, json.dumps({"error": {"message": f"Refused: {list(self.headers.values())}"}}).encode())
 
 
 @pytest.fixture

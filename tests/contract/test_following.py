@@ -9,7 +9,6 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +28,23 @@ from schemas.codec import Codec
 from streams import handlers
 from streams.tools import now_us, open_tools
 from tests.contract.calling import ATTEMPT, KEY, llm_call, until
-from tests.contract.serving import served
 from tests.examples import call
+from tests.serving import Handler, Server, served
 
 NAME = "eu"
 
 
-class Server(ThreadingHTTPServer):
+class Refusing(Server):
     """Refuses every call, once it may; counts the calls that came and the connections that stand."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        super().__init__(_Handler)
         self.may_answer = threading.Event()
         self.calls = self.connections = 0
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Server
+class _Handler(Handler):
+    server: Refusing
 
     def setup(self) -> None:
         super().setup()
@@ -60,34 +55,26 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.connections -= 1
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        self.body()
         self.server.calls += 1
         self.server.may_answer.wait(30)
-        body = json.dumps({"error": {"message": f"Refused by {self.server.url}."}}).encode()
-        self.send_response(400)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        self.answer(400, json.dumps({"error": {"message": f"Refused by {self.server.url}."}}).encode())
 
 
 @pytest.fixture
-def first() -> Iterator[Server]:
+def first() -> Iterator[Refusing]:
     """Where the provider is at first."""
-    yield from served(Server())
+    yield from served(Refusing())
 
 
 @pytest.fixture
-def second() -> Iterator[Server]:
+def second() -> Iterator[Refusing]:
     """Where it is afterwards."""
-    yield from served(Server())
+    yield from served(Refusing())
 
 
 def test_a_new_address_holds_for_the_next_call_and_the_old_one_is_let_go_when_idle(
-    first: Server, second: Server
+    first: Refusing, second: Refusing
 ) -> None:
     """The call under way ends where it began, the next goes to the new address, and then no connection to the old one is left."""
     where = ProviderSettings("openai", KEY, first.url, "KEY")
@@ -123,7 +110,7 @@ def test_a_new_address_holds_for_the_next_call_and_the_old_one_is_let_go_when_id
     asyncio.run(run())
 
 
-def test_a_running_lane_follows_the_registry(first: Server, second: Server, tmp_path: Path) -> None:
+def test_a_running_lane_follows_the_registry(first: Refusing, second: Refusing, tmp_path: Path) -> None:
     """What is set while a lane runs holds for its next call: another address, fewer slots, and enabled where it was not."""
     settings = Settings(database_url=f"sqlite:///{tmp_path}/ledger.db", lane_concurrency=7)
     engine = open_database(settings.database_url)

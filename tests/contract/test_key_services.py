@@ -7,7 +7,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 
 import pytest
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from config.key_encryption import EncryptionKeys, LocalKey, encryption_keys
 from config.secrets import Binding, CredentialError, Sealed, rewrap, seal, unseal
 from local.processes import free_port
-from tests.contract.serving import served
+from tests.serving import Handler, Server, served
 
 TOKEN = "hvs.planted-token-0123456789"
 SECRET = "sk-planted-0123456789-abcd"
@@ -25,18 +25,15 @@ BINDING = Binding("cr-0011223344556677", "openai", "acme", "abcd", 1)
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
-class Service(ThreadingHTTPServer):
+class Service(Server):
     """A server of one key with versions, which its handler encrypts and decrypts with."""
 
-    daemon_threads = True
-
     def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__(("127.0.0.1", 0), handler)
+        super().__init__(handler)
         self.versions = [AESGCM(os.urandom(32))]
         self.status: int | None = None
         self.errors: Any = ["as told"]
         self.seen: list[tuple[str, Any]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
 
     def encrypt(self, text: bytes, aad: bytes) -> bytes:
         """Nonce and ciphertext under the newest version."""
@@ -44,36 +41,27 @@ class Service(ThreadingHTTPServer):
         return nonce + self.versions[-1].encrypt(nonce, text, aad)
 
 
-class _Handler(ABC, BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(ABC, Handler):
     server: Service
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.body())
         self.server.seen.append((self.path, body))
         status, answer = (
-            (self.server.status, {"errors": self.server.errors}) if self.server.status else self.answer(body)
+            (self.server.status, {"errors": self.server.errors}) if self.server.status else self.answer_to(body)
         )
-        said = json.dumps(answer).encode()
-        self.send_response(status)
-        if status == 307:
-            self.send_header("Location", self.server.url + "/elsewhere")
-        self.send_header("Content-Length", str(len(said)))
-        self.end_headers()
-        self.wfile.write(said)
+        elsewhere = {"Location": self.server.url + "/elsewhere"} if status == 307 else {}
+        self.answer(status, json.dumps(answer).encode(), **elsewhere)
 
     @abstractmethod
-    def answer(self, body: Any) -> tuple[int, Any]:
+    def answer_to(self, body: Any) -> tuple[int, Any]:
         """The status and the JSON of an answer."""
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
 
 
 class _Transit(_Handler):
     """Vault's transit engine: https://developer.hashicorp.com/vault/api-docs/secret/transit#encrypt-data and #decrypt-data."""
 
-    def answer(self, body: Any) -> tuple[int, Any]:
+    def answer_to(self, body: Any) -> tuple[int, Any]:
         if self.headers["X-Vault-Token"] != TOKEN:
             return 403, {"errors": ["permission denied"]}
         aad = base64.b64decode(body["associated_data"])
@@ -97,7 +85,7 @@ class _Kms(_Handler):
 
     ACTIONS: ClassVar = ("TrentService.Encrypt", "TrentService.Decrypt")
 
-    def answer(self, body: Any) -> tuple[int, Any]:
+    def answer_to(self, body: Any) -> tuple[int, Any]:
         assert self.headers["X-Amz-Target"] in self.ACTIONS
         assert body["KeyId"] == ARN
         aad = json.dumps(body["EncryptionContext"], sort_keys=True).encode()

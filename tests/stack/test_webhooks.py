@@ -10,7 +10,6 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from local.processes import free_port
 from schemas.cloudevents import headers, trace_of
 from schemas.codec import Codec
 from tests.conftest import QUICK
+from tests.serving import Handler, Server
 from tests.stack.asking import eventually
 from tests.stack.scrape import get, scrape, total
 
@@ -34,13 +34,11 @@ NOW = 1_795_258_680_000_000
 SUBJECTS = ("/acme", "/globex", "openai")
 
 
-class Receiver(ThreadingHTTPServer):
+class Receiver(Server):
     """Checks the signature of what it gets, refuses the first `refusals` with 503 and keeps the rest."""
 
-    allow_reuse_address = True
-
     def __init__(self, port: int, refusals: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(_Handler, port)
         self.refusals = refusals
         self.refused: list[str] = []
         self.got: list[tuple[str, bytes]] = []
@@ -56,10 +54,10 @@ class Receiver(ThreadingHTTPServer):
         return found
 
 
-class Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     def do_POST(self) -> None:
         assert isinstance(self.server, Receiver)
-        body = self.rfile.read(int(self.headers["content-length"]))
+        body = self.body()
         webhook_id, at = self.headers["webhook-id"], self.headers["webhook-timestamp"]
         said = f"{webhook_id}.{at}.".encode() + body
         expected = base64.b64encode(hmac.new(SECRET.encode(), said, hashlib.sha256).digest()).decode()
@@ -69,11 +67,7 @@ class Handler(BaseHTTPRequestHandler):
             good = False
         elif good:
             self.server.got.append((webhook_id, body))
-        self.send_response(204 if good else 503)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+        self.answer(204 if good else 503)
 
 
 @pytest.fixture(scope="module")

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from config.settings import Settings, SettingsError
 from sinks.webhook_post import NotTaken, Receiver, secret_bytes, signed
 from sinks.webhooks import group_of, receivers_of
-from tests.contract.serving import served
+from tests.serving import Handler, Server, served
 
 
-class Counting(ThreadingHTTPServer):
+class Counting(Server):
     """Counts requests and answers with a status."""
 
     status, asked = 204, 0
 
 
-class Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     def do_POST(self) -> None:
         assert isinstance(self.server, Counting)
         self.server.asked += 1
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(self.server.status)
-        self.send_header("location", f"http://127.0.0.1:{self.server.server_port}/elsewhere")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
+        self.body()
+        self.answer(self.server.status, Location=f"{self.server.url}/elsewhere")
 
 
 @pytest.fixture
 def server() -> Iterator[Counting]:
-    yield from served(Counting(("127.0.0.1", 0), Handler))
+    yield from served(Counting(_Handler))
 
 
 def test_the_signature_is_that_of_standard_webhooks() -> None:
