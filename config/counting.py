@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
@@ -16,12 +16,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, bindparam, select, update
 
-from config.dialects import inserts, upserts
+from config.dialects import inserts, locking, upserts
 from config.limit_models import COUNTERS, LIMIT_ALERTS
 from core.accounts import PLATFORM
 from core.degrading import Degraded, degraded, spared
 from core.limits import (
-    NOTHING,
     SHARES,
     Asking,
     Cell,
@@ -66,6 +65,21 @@ class Charge:
     def place(self) -> Place:
         """The cell."""
         return self.account, self.subject, self.begins
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a request asks for at a time; for a further call of it, on these meters only, beside what it `holds` already."""
+
+    asking: Asking
+    now: int
+    meters: Collection[Meter] | None = None
+    holds: Mapping[Place, int] = field(default_factory=dict)
+
+    def counts(self, limits: Limits) -> list[Count]:
+        """The counts that it counts in."""
+        found = limits.counts(self.asking, self.now)
+        return [count for count in found if self.meters is None or count.limit.meter in self.meters]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,31 +128,27 @@ def divided(charges: Sequence[Charge], nano: int, tokens: int) -> tuple[list[Cha
 
 
 def reserve(
-    db: Connection, limits: Limits, asked: Sequence[tuple[Asking, int]], meters: Collection[Meter] | None = None,
-    admits: Callable[[int], bool] | None = None, holds: Mapping[Place, int] = NOTHING,
-) -> list[list[Charge] | Refusal | Degraded]:  # fmt: skip
-    """Hold what requests may use, each asking at its time, as far as every hard limit allows; its charges, or why it does not fit.
+    db: Connection, limits: Limits, asked: Sequence[Ask], admits: Callable[[int], bool] | None = None
+) -> list[list[Charge] | Refusal | Degraded]:
+    """Hold what requests may use, as far as every hard limit allows; the charges of each, or why it does not fit.
 
-    A request that does not fit, or that has to do without some of its candidates, takes nothing. `meters` leaves out all limits
-    but those on them and says that what is asked for is a further call: it does without no candidate, and `holds` is what its request
-    holds already. `admits` is asked about each request that fits, by its place; one that it turns down takes nothing
-    either and has no charges.
+    A request that does not fit, or that has to do without some of its candidates, takes nothing; a further call does without no
+    candidate. `admits` is asked about each request that fits, by its place; one that it turns down takes nothing either and has
+    no charges.
     """
-    counts = [
-        [count for count in limits.counts(asking, now) if meters is None or count.limit.meter in meters]
-        for asking, now in asked
-    ]
+    counts = [each.counts(limits) for each in asked]
     touched = {count.place: count for found in counts for count in found}
     if not touched and admits is None:
         return [[] for _ in asked]
     cells = _locked(db, touched.values())
     results: list[list[Charge] | Refusal | Degraded] = []
     moves = _Moves()
-    for place, ((asking, now), found) in enumerate(zip(asked, counts, strict=True)):
-        noes = refusals(found, cells, asking.amounts, now, holds)
+    for place, (each, found) in enumerate(zip(asked, counts, strict=True)):
+        asking, holds = each.asking, each.holds
+        noes = refusals(found, cells, asking.amounts, each.now, holds)
         no = noes[0] if noes else None
         cheaper = degraded(asking, found, cells, no) if asking.dearer else None
-        if why := cheaper or (spared(asking, noes) if meters is None else None) or no:
+        if why := cheaper or (spared(asking, noes) if each.meters is None else None) or no:
             results.append(why)
             continue
         if admits is not None and not admits(place):
@@ -153,7 +163,7 @@ def reserve(
         results.append(charges)
     moves.make(db)
     refused = {no.count.place for no in results if isinstance(no, Refusal) and no.leaves_too_little}
-    _tell(db, touched.values(), cells, max(now for _, now in asked), refused)
+    _tell(db, touched.values(), cells, max(each.now for each in asked), refused)
     return results
 
 
@@ -187,12 +197,11 @@ def settle(db: Connection, limits: Limits, spent: Iterable[Spent], back: Iterabl
     _tell(db, counts, cells, now)
 
 
-def release(db: Connection, charges: Iterable[Charge], meters: Collection[Meter]) -> None:
-    """Give back what is held on these meters."""
+def release(db: Connection, charges: Iterable[Charge]) -> None:
+    """Give back what is held."""
     moves = _Moves()
     for charge in charges:
-        if charge.meter in meters:
-            moves.add(charge.place, 0, -charge.held)
+        moves.add(charge.place, 0, -charge.held)
     moves.make(db)
 
 
@@ -296,12 +305,14 @@ def _cells(db: Connection, counts: Collection[Count], heads: bool = True) -> dic
     calendar = [count for count in counts if not count.limit.sliding]
     rows: list[Row[Any]] = []
     if calendar:
-        rows += db.execute(_AT, _values([count.place for count in calendar]))
+        rows += db.execute(_AT[db.dialect.name], _values([count.place for count in calendar]))
     for _, some in sorted(sliding.items()):
         since, last = min(count.since for count in some), max(2 * count.begins - count.since for count in some)
         found |= {_head(count): [] for count in some}
         places = [(*key, since) for count in some for key in (count.key, _head(count))]
-        rows += db.execute(_BETWEEN, {**_values(places), "since": since, "last": HEAD_AT if heads else last})
+        rows += db.execute(
+            _BETWEEN[db.dialect.name], {**_values(places), "since": since, "last": HEAD_AT if heads else last}
+        )
     for row in rows:
         key = row.account, row.subject
         if key in found:
@@ -344,18 +355,10 @@ _OF = (
     COUNTERS.c.account.in_(bindparam("accounts", expanding=True)),
     COUNTERS.c.subject.in_(bindparam("subjects", expanding=True)),
 )
-_ORDERED = COUNTERS.c.account, COUNTERS.c.subject, COUNTERS.c.begins
-_AT = (
-    select(COUNTERS)
-    .where(*_OF, COUNTERS.c.begins.in_(bindparam("begun", expanding=True)))
-    .order_by(*_ORDERED)
-    .with_for_update()
-)
-_BETWEEN = (
-    select(COUNTERS)
-    .where(*_OF, COUNTERS.c.begins.between(bindparam("since"), bindparam("last")))
-    .order_by(*_ORDERED)
-    .with_for_update()
+_KEY = COUNTERS.c.account, COUNTERS.c.subject, COUNTERS.c.begins
+_AT = locking(select(COUNTERS).where(*_OF, COUNTERS.c.begins.in_(bindparam("begun", expanding=True))), *_KEY)
+_BETWEEN = locking(
+    select(COUNTERS).where(*_OF, COUNTERS.c.begins.between(bindparam("since"), bindparam("last"))), *_KEY
 )
 _PLACE = (
     COUNTERS.c.account == bindparam("of"), COUNTERS.c.subject == bindparam("on"), COUNTERS.c.begins == bindparam("at"),

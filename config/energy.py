@@ -16,10 +16,11 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
+from config.counting import Ask
+from config.dialects import locking
 from config.energy_models import ENERGY_ENTRIES, ENERGY_GRANTS
 from config.models import REQUESTS
 from core.energy import MOVES, Kind, Piece, PriceList, Short, divided, taken, user_of
-from core.limits import Asking
 
 #: Grants that one transaction expires.
 MOST_AT_ONCE = 1_000
@@ -87,26 +88,25 @@ class Till:
         self._moves.make(self._db)
 
 
-def till(db: Connection, prices: PriceList, asked: Iterable[tuple[str, Asking, int]]) -> Till | None:
-    """The till for new requests, each asking at its time; None where nothing of what they ask for costs energy."""
+def till(db: Connection, prices: PriceList, asked: Mapping[str, Ask]) -> Till | None:
+    """The till for new requests by their ids; None where nothing of what they ask for costs energy."""
     if not prices.prices:
         return None
     costly = {}
     now = 0
-    for request_id, asking, at in asked:
-        costs = prices.costs(asking.task, asking.models, asking.tiers)
+    for request_id, ask in asked.items():
+        costs = prices.costs(ask.asking.task, ask.asking.models, ask.asking.tiers)
         if any(costs):
-            costly[request_id] = user_of(asking.path), costs
-            now = max(now, at)
+            costly[request_id] = user_of(ask.asking.path), costs
+            now = max(now, ask.now)
     return Till(db, costly, now) if costly else None
 
 
-def till_again(db: Connection, request: Row[Any], now: int) -> Till | None:
-    """The till for a request whose reservation has expired and that goes on all the same; None where it had none."""
-    hold = None if request.energy is None else unpacked(request.energy)
-    if hold is None or hold.pieces:
-        return None
-    return Till(db, {request.request_id: (hold.account, hold.costs)}, now)
+def till_again(db: Connection, requests: Iterable[Row[Any]], now: int) -> Till | None:
+    """The till for those of these requests whose reservation has expired and that go on all the same; None where none had one."""
+    holds = {request.request_id: unpacked(request.energy) for request in requests if request.energy is not None}
+    costly = {one: (hold.account, hold.costs) for one, hold in holds.items() if not hold.pieces}
+    return Till(db, costly, now) if costly else None
 
 
 def settle(db: Connection, ended: Iterable[tuple[Row[Any], int | None, int]]) -> None:
@@ -161,7 +161,7 @@ def grant(db: Connection, account: str, credits: int, by: str, now: int, expires
 
 def expire(db: Connection, now: int) -> int:
     """Take back what is left of grants whose time is over; how many credits."""
-    rows = db.execute(_OVER, {"now": now}).all()
+    rows = db.execute(_OVER[db.dialect.name], {"now": now}).all()
     moves = _Moves(now)
     for row in rows:
         moves.add("expire", row.account, [(row.grant_id, row.left)])
@@ -209,31 +209,25 @@ def _usable(db: Connection, accounts: Collection[str], now: int) -> dict[str, di
     """What is left of the grants of these accounts, locked; of each account, the grant that expires first comes first."""
     found: dict[str, dict[str, int]] = defaultdict(dict)
     if accounts:
-        rows: Sequence[Row[Any]] = db.execute(_USABLE, {"accounts": sorted(accounts), "now": now}).all()
+        rows: Sequence[Row[Any]] = db.execute(
+            _USABLE[db.dialect.name], {"accounts": sorted(accounts), "now": now}
+        ).all()
         for row in sorted(rows, key=lambda row: (row.expires_at is None, row.expires_at or 0, row.granted_at)):
             found[row.account][row.grant_id] = row.left
     return found
 
 
 #: Built once: building a statement costs more than running it. Grants are locked in the order in which they are changed.
-_ORDER = ENERGY_GRANTS.c.account, ENERGY_GRANTS.c.grant_id
-_USABLE = (
-    select(ENERGY_GRANTS)
-    .where(
+_KEY = ENERGY_GRANTS.c.account, ENERGY_GRANTS.c.grant_id
+_LEFT = select(ENERGY_GRANTS).where(ENERGY_GRANTS.c.left > 0)
+_USABLE = locking(
+    _LEFT.where(
         ENERGY_GRANTS.c.account.in_(bindparam("accounts", expanding=True)),
-        ENERGY_GRANTS.c.left > 0,
         ENERGY_GRANTS.c.expires_at.is_(None) | (ENERGY_GRANTS.c.expires_at > bindparam("now")),
-    )
-    .order_by(*_ORDER)
-    .with_for_update()
+    ),
+    *_KEY,
 )
-_OVER = (
-    select(ENERGY_GRANTS)
-    .where(ENERGY_GRANTS.c.expires_at <= bindparam("now"), ENERGY_GRANTS.c.left > 0)
-    .order_by(*_ORDER)
-    .limit(MOST_AT_ONCE)
-    .with_for_update()
-)
+_OVER = locking(_LEFT.where(ENERGY_GRANTS.c.expires_at <= bindparam("now")).limit(MOST_AT_ONCE), *_KEY)
 _CHANGE = (
     update(ENERGY_GRANTS)
     .where(ENERGY_GRANTS.c.grant_id == bindparam("of"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -10,7 +11,7 @@ from sqlalchemy import Connection, Row, bindparam, update
 
 from config import counting, energy, energy_prices, limits
 from config.asking import unpacked_asking
-from config.counting import Charge
+from config.counting import Ask, Charge
 from config.ledger_rows import move
 from config.models import REQUESTS
 from core.attempts import Begin, Left, OverLimit, Step
@@ -66,16 +67,15 @@ def verdicts(db: Connection, entries: Sequence[Wanted]) -> dict[str, Taken | Not
         return {}
     holding = limits.current(db)
     unknown = {e.request_id: UnknownAccount(who) for e in judged if e.known and (who := holding.unknown(e.known))}
-    asked = [
-        (e.request_id, e.asking, e.now)
+    asked = {
+        e.request_id: Ask(e.asking, e.now)
         for e in judged
         if e.request_id not in unknown and e.asking is not None and e.answer is None
-    ]
+    }
     till = energy.till(db, energy_prices.current(db, holding.version), asked)
-    admits = None if till is None else (lambda place: till.take(asked[place][0]))
-    found = counting.reserve(db, holding, [(asking, now) for _, asking, now in asked], admits=admits)
+    found = counting.reserve(db, holding, [*asked.values()], _admits(till, [*asked]))
     results: dict[str, Taken | NotAdmitted | Degraded] = {**unknown}
-    for (one, _, _), verdict in zip(asked, found, strict=True):
+    for one, verdict in zip(asked, found, strict=True):
         if isinstance(verdict, Refusal | Degraded):
             results[one] = verdict
         elif till is not None and one in till.shorts:
@@ -87,49 +87,84 @@ def verdicts(db: Connection, entries: Sequence[Wanted]) -> dict[str, Taken | Not
     return results
 
 
-def hold_more(
-    db: Connection, request: Row[Any], rows: Sequence[Row[Any]], step: Begin, candidate: int, now: int
-) -> Step:  # fmt: skip
-    """Hold what a further call of this candidate can cost beside those whose cost is not settled; the step that follows.
+@dataclass(frozen=True, slots=True)
+class Further:
+    """A call that a candidate of a request is to begin at a time, after the request's other calls."""
 
-    The first call has what was reserved with the admission, as long as that has not expired; what a settled call used is no
-    longer held. `now` is when the further call is to begin.
-    """
-    charged = [row for row in rows if row.cost_status != "not_charged"]
-    if request.asking is None or not (charged or request.expired_at):
-        return step
-    unsettled = [row for row in charged if not row.settled]
-    asking, charges = unpacked_asking(request.asking), counting.unpacked(request.charges)
-    bound = asking.amounts
-    nano = (bound.nano or 0) + sum(bound.nano or 0 if row.cost_nano is None else row.cost_nano for row in unsettled)
-    needed = Amounts(None if bound.nano is None else nano, bound.tokens * (1 + len(unsettled)))
-    # One that expired holds nothing for its other candidates either, which are called without asking as long as nothing is charged.
-    models = asking.models if request.expired_at else asking.models[candidate : candidate + 1]
-    asked = replace(asking, models=models, amounts=needed), request.admitted_at
-    meters = (*MONEY_AND_TOKENS, *(PLACES if request.expired_at else ()))
-    till, one = energy.till_again(db, request, now), request.request_id
-    admits = None if till is None else (lambda _: till.take(one))
-    holds = {charge.place: charge.held for charge in charges}
-    verdict = counting.reserve(db, limits.current(db), [asked], meters, admits, holds)[0]
-    if isinstance(verdict, Refusal):
-        return Left() if step.reason == "hedge" else OverLimit(verdict)
-    assert not isinstance(verdict, Degraded), "a further call does without no candidate"
-    if till is not None and one in till.shorts:
-        return OverLimit(till.shorts[one])
+    request: Row[Any]
+    calls: Sequence[Row[Any]]
+    step: Begin
+    candidate: int
+    now: int
+
+    @property
+    def request_id(self) -> str:
+        """Its request's id."""
+        return str(self.request.request_id)
+
+    @property
+    def charged(self) -> list[Row[Any]]:
+        """The other calls that cost something, or may."""
+        return [call for call in self.calls if call.cost_status != "not_charged"]
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether it needs more than was held with the admission, as long as that has not expired."""
+        return self.request.asking is not None and bool(self.charged or self.request.expired_at)
+
+    @property
+    def ask(self) -> Ask:
+        """What its request has to hold: what a settled call used is no longer held, what any other can cost is."""
+        unsettled = [call for call in self.charged if not call.settled]
+        asking, expired = unpacked_asking(self.request.asking), self.request.expired_at
+        bound = asking.amounts
+        nano = sum(bound.nano or 0 if call.cost_nano is None else call.cost_nano for call in unsettled)
+        needed = Amounts(None if bound.nano is None else bound.nano + nano, bound.tokens * (1 + len(unsettled)))
+        # One that expired holds nothing for its other candidates either, which are called without asking as long as nothing is charged.
+        models = asking.models if expired else asking.models[self.candidate : self.candidate + 1]
+        asked = replace(asking, models=models, amounts=needed)
+        holds = {charge.place: charge.held for charge in counting.unpacked(self.request.charges)}
+        return Ask(asked, self.request.admitted_at, (*MONEY_AND_TOKENS, *(PLACES if expired else ())), holds)
+
+
+def hold_more(db: Connection, calls: Sequence[Further]) -> list[Step]:
+    """Hold what further calls can cost, one of a request at most; the step that follows for each."""
+    wanting = [call for call in calls if call.wants_more]
+    if not wanting:
+        return [call.step for call in calls]
+    till = energy.till_again(db, [call.request for call in wanting], max(call.now for call in wanting))
+    asked = [call.ask for call in wanting]
+    found = counting.reserve(db, limits.current(db), asked, _admits(till, [call.request_id for call in wanting]))
+    steps: dict[str, Step] = {call.request_id: call.step for call in calls}
+    kept: list[dict[str, Any]] = []
+    moves: Counter[tuple[str, str]] = Counter()
+    for call, ask, verdict in zip(wanting, asked, found, strict=True):
+        one, request = call.request_id, call.request
+        if isinstance(verdict, Refusal):
+            steps[one] = Left() if call.step.reason == "hedge" else OverLimit(verdict)
+            continue
+        assert not isinstance(verdict, Degraded), "a further call does without no candidate"
+        if till is not None and one in till.shorts:
+            steps[one] = OverLimit(till.shorts[one])
+            continue
+        more = max(0, (ask.asking.amounts.nano or 0) - request.reserved_nano)
+        kept.append({
+            "of": one, "charges": counting.packed(counting.merged(counting.unpacked(request.charges), verdict)),
+            "energy": (None if till is None else till.held(one)) or request.energy, "expired_at": None,
+            "reserved_nano": request.reserved_nano + more,
+        })  # fmt: skip
+        moves[request.account, request.window] += more
     if till is not None:
         till.close()
-    taken = Taken(counting.merged(charges, verdict), request.energy if till is None else till.held(one))
-    _keep_held(db, request, taken, max(0, nano - request.reserved_nano))
-    return step
+    if kept:
+        db.execute(_HOLD, kept)
+    move(db, {account: (0, more, 0) for account, more in moves.items()})
+    return [steps[call.request_id] for call in calls]
 
 
-def _keep_held(db: Connection, request: Row[Any], taken: Taken, more_nano: int) -> None:
-    row = {
-        "of": request.request_id, "charges": counting.packed(taken.charges), "energy": taken.energy, "expired_at": None,
-        "reserved_nano": request.reserved_nano + more_nano,
-    }  # fmt: skip
-    db.execute(_HOLD, [row])
-    move(db, {(request.account, request.window): (0, more_nano, 0)})
+def _admits(till: energy.Till | None, ids: Sequence[str]) -> Callable[[int], bool] | None:
+    """What asks the till about a request by its place among these; None where nothing costs energy."""
+    return None if till is None else lambda place: till.take(ids[place])
 
 
 _HOLD = update(REQUESTS).where(REQUESTS.c.request_id == bindparam("of"))

@@ -18,8 +18,8 @@ from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from config import answers, counting, energy
 from config.asking import packed_asking
-from config.holding import PLACES, NotAdmitted, Taken, hold_more, verdicts
-from config.ledger_rows import THIS_ATTEMPT, attempts_of, in_turn, month_of, move, release, requests_of
+from config.holding import MONEY_AND_TOKENS, PLACES, Further, NotAdmitted, Taken, hold_more, verdicts
+from config.ledger_rows import THIS_ATTEMPT, attempts_of, charges_of, free, in_turn, month_of, move, requests_of
 from config.models import ATTEMPTS, REQUESTS
 from config.upkeep import living
 from core.attempts import (
@@ -189,7 +189,7 @@ def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
         held[entry.account, month_of(entry.now)] += reserve
         results.append(Admitted("new", entry.now, reserve, entry.answer, entry.plan, near=near))
     if rows:
-        db.execute(_ADMIT, list(rows.values()))
+        db.execute(_ADMIT, [rows[one] for one in sorted(rows)])
     move(db, {account: (0, amount, 0) for account, amount in held.items() if amount})
     return results
 
@@ -210,6 +210,16 @@ def _start(db: Connection, entries: Sequence[Start]) -> list[Started]:
     attempts = attempts_of(db, requests)
     open_owners = {a.owner for rows in attempts.values() for a in rows if a.ended_at is None}
     alive = living(db, open_owners, max(e.now for e in entries)) if open_owners else set()
+    steps: dict[str, Step] = {}
+    calls: list[Further] = []
+    for entry in entries:
+        request, rows = requests.get(entry.request_id), attempts[entry.request_id]
+        if request is None:
+            continue
+        step = steps[entry.request_id] = _step(entry, request, rows, alive - {entry.owner})
+        if isinstance(step, Begin):
+            calls.append(Further(request, rows, step, entry.candidate, entry.now))
+    steps |= zip((call.request_id for call in calls), hold_more(db, calls), strict=True)
     results: list[Started] = []
     begun: list[dict[str, Any]] = []
     for entry in entries:
@@ -217,16 +227,14 @@ def _start(db: Connection, entries: Sequence[Start]) -> list[Started]:
         if request is None:
             results.append(Started(None, (), None))
             continue
-        rows = attempts[entry.request_id]
-        step = _step(entry, request, rows, alive - {entry.owner})
-        if isinstance(step, Begin):
-            step = hold_more(db, request, rows, step, entry.candidate, entry.now)
+        step = steps[entry.request_id]
         if isinstance(step, Begin):
             begun.append({
                 "request_id": entry.request_id, "number": step.number, "reason": step.reason, "owner": entry.owner,
                 "started_at": entry.now, "lost": False, "settled": False, "candidate": entry.candidate,
             })  # fmt: skip
-        results.append(Started(step, _ended(rows), request.answer, request.cancelled_at is not None))
+        ended = _ended(attempts[entry.request_id])
+        results.append(Started(step, ended, request.answer, request.cancelled_at is not None))
     if begun:
         db.execute(_BEGIN, begun)
     return results
@@ -279,13 +287,11 @@ def _end(db: Connection, entries: Sequence[End]) -> list[Ending]:
     if done:
         db.execute(_ANSWER, done)
         energy.settle(db, over)
-        held = [charge for d in done for charge in counting.unpacked(requests[d["of"]].charges)]
-        counting.release(db, held, PLACES)
+        answered = [requests[d["of"]] for d in done]
         # No settlement follows that would free what is held for these.
-        nothing_to_settle = [d["of"] for d in done if all(a.settled for a in attempts[d["of"]])]
-        if nothing_to_settle:
-            freed = release(db, requests_of(db, nothing_to_settle))
-            move(db, {account: (0, -amount, 0) for account, amount in freed.items()})
+        through = [row for row in answered if all(call.settled for call in attempts[row.request_id])]
+        counting.release(db, charges_of(answered, PLACES) + charges_of(through, MONEY_AND_TOKENS))
+        move(db, {account: (0, -amount, 0) for account, amount in free(db, through).items()})
     return results
 
 

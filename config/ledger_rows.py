@@ -66,19 +66,16 @@ def in_turn(operation: Callable[[Connection, Sequence[E]], list[R]], db: Connect
     return [results[place] for place in range(len(entries))]
 
 
-def release(db: Connection, requests: Iterable[Row[Any]]) -> Counter[tuple[str, str]]:
-    """Free what is still reserved for these requests as far as they are answered; how much by account."""
-    rows = [row for row in requests if row.answer is not None and (row.reserved_nano or row.charges)]
-    # The place among concurrent requests was given back with the answer.
-    return free(db, rows, ("usd", "tokens"))
+def charges_of(requests: Iterable[Row[Any]], meters: Collection[Meter]) -> list[counting.Charge]:
+    """What these requests hold of limits on these meters."""
+    return [charge for row in requests for charge in counting.unpacked(row.charges) if charge.meter in meters]
 
 
-def free(db: Connection, requests: Sequence[Row[Any]], meters: Collection[Meter]) -> Counter[tuple[str, str]]:
-    """Free what is reserved for these requests, and what they hold of limits on these meters; how much money by account."""
+def free(db: Connection, requests: Sequence[Row[Any]]) -> Counter[tuple[str, str]]:
+    """Keep with these requests that nothing is held for them any more; how much money was, by account."""
     freed: Counter[tuple[str, str]] = Counter()
     if requests:
         db.execute(_FREE, {"ids": [row.request_id for row in requests]})
-        counting.release(db, [charge for row in requests for charge in counting.unpacked(row.charges)], meters)
     for row in requests:
         freed[row.account, row.window] += row.reserved_nano
     return freed

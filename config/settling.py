@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Row, bindparam, update
 from config import counting, limits
 from config.asking import unpacked_asking
 from config.dialects import inserts
-from config.ledger_rows import THIS_ATTEMPT, attempts_of, month_of, move, release, requests_of
+from config.holding import MONEY_AND_TOKENS
+from config.ledger_rows import THIS_ATTEMPT, attempts_of, charges_of, free, month_of, move, requests_of
 from config.models import ADJUSTMENTS, ATTEMPTS, REQUESTS
 
 
@@ -89,12 +90,15 @@ def settle(db: Connection, entries: Sequence[Settlement]) -> list[bool | None]:
             back += held
             spent, reserved, unknown = moves[request.account, request.window]
             moves[request.account, request.window] = spent, reserved - less, unknown
+    over = (requests[request_id] for request_id in {entry.request_id for entry in settled.values()} - going_on)
+    through = [row for row in over if row.reserved_nano or row.charges]
+    # The place among concurrent requests was given back with the answer.
+    back += charges_of(through, MONEY_AND_TOKENS)
     charged = [entry for entry in settled.values() if requests[entry.request_id].charges is not None]
     if charged:
         calls = [_spent(entry, requests[entry.request_id]) for entry in charged]
         counting.settle(db, limits.current(db), calls, back, charged[-1].at)
-    through = {entry.request_id for entry in settled.values()} - still_open
-    for account, freed in release(db, [requests[request_id] for request_id in through]).items():
+    for account, freed in free(db, through).items():
         spent, reserved, unknown = moves[account]
         moves[account] = (spent, reserved - freed, unknown)
     move(db, moves)

@@ -1,4 +1,4 @@
-"""Run ledger operations from the event loop, many in one transaction, on one thread of their own."""
+"""Run ledger operations from the event loop, each for many entries in one transaction, on one thread of their own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONGEST_PAUSE = 5.0
 
 
 class Transactions:
-    """Group entries that arrive close together into one transaction: up to `most` of them, or what `linger` seconds bring.
+    """Group entries of one operation that arrive close together into one transaction: up to `most`, or what `linger` seconds bring.
 
     While the database is away, entries wait and are tried again; every ledger operation may be repeated safely. One whose
     caller is cancelled before its transaction begins is not run.
@@ -93,30 +93,35 @@ class Transactions:
         grouped: dict[Any, list[_Waiting]] = {}
         for waiting in batch:
             grouped.setdefault(waiting[0], []).append(waiting)
-        work = [(operation, [entry for _, entry, _ in members]) for operation, members in grouped.items()]
+        # Each operation locks what it needs in one order; two of them in one transaction would not.
+        for operation, members in grouped.items():
+            await self._commit_one(operation, members)
+
+    async def _commit_one(self, operation: Operation[Any, Any], members: list[_Waiting]) -> None:
         try:
-            results = await self._until_reached(work)
+            results = await self._until_reached(operation, [entry for _, entry, _ in members])
         except Exception as error:
             # One entry that the database refuses shall not take the others with it.
-            if len(batch) > 1:
-                for waiting in batch:
-                    await self._commit([waiting])
-            elif not batch[0][2].done():
-                batch[0][2].set_exception(error)
+            if len(members) > 1:
+                for waiting in members:
+                    await self._commit_one(operation, [waiting])
+            elif not members[0][2].done():
+                members[0][2].set_exception(error)
             return
-        for members, values in zip(grouped.values(), results, strict=True):
-            for (_, _, done), value in zip(members, values, strict=True):
-                if not done.done():
-                    done.set_result(value)
+        for (_, _, done), result in zip(members, results, strict=True):
+            if not done.done():
+                done.set_result(result)
 
-    async def _until_reached(self, work: list[tuple[Any, list[Any]]]) -> list[Sequence[Any]]:
+    async def _until_reached(self, operation: Operation[E, R], entries: list[E]) -> Sequence[R]:
         pause = 0.05
         try:
             while True:
                 # None again where another transaction was taken meanwhile.
                 self._asked = self._asked or time.monotonic()
                 try:
-                    return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+                    return await asyncio.get_running_loop().run_in_executor(
+                        self._thread, self._transact, operation, entries
+                    )
                 except (OperationalError, InterfaceError) as error:
                     why = type(error.orig).__name__
                     LOG.warning("The ledger's database failed (%s); trying again in %.1f s.", why, pause)
@@ -125,12 +130,12 @@ class Transactions:
         finally:
             self._asked = None
 
-    def _transact(self, work: list[tuple[Any, list[Any]]]) -> list[Sequence[Any]]:
+    def _transact(self, operation: Operation[E, R], entries: list[E]) -> Sequence[R]:
         began = time.perf_counter()
         with self._engine.begin() as db:
-            results = [operation(db, entries) for operation, entries in work]
+            results = operation(db, entries)
         self._heard()
-        self._done(sum(len(entries) for _, entries in work), time.perf_counter() - began)
+        self._done(len(entries), time.perf_counter() - began)
         return results
 
     def _alone(self, function: Callable[..., R], arguments: tuple[Any, ...]) -> R:

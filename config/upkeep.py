@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, exists, or_, select, update
 
-from config import energy
+from config import counting, energy
 from config.dialects import upserts
-from config.ledger_rows import attempts_of, free, move, requests_of
+from config.holding import MONEY_AND_TOKENS, PLACES
+from config.ledger_rows import attempts_of, charges_of, free, move, requests_of
 from config.limit_models import COUNTERS, LIMIT_ALERTS
 from config.models import ATTEMPTS, REQUESTS, WORKERS
 from core.attempts import attempt_id
@@ -93,7 +94,8 @@ def expire(db: Connection, now: int) -> int:
     rows = [row for row in found if all(call.settled for call in calls[row.request_id])]
     energy.give_back(db, rows, now)
     energy.expire(db, now)
-    freed = free(db, rows, ("usd", "tokens", "concurrent"))
+    counting.release(db, charges_of(rows, (*MONEY_AND_TOKENS, *PLACES)))
+    freed = free(db, rows)
     move(db, {account: (0, -amount, 0) for account, amount in freed.items()})
     if rows:
         db.execute(_EXPIRED, [{"of": row.request_id, "expires_at": None, "expired_at": now} for row in rows])
