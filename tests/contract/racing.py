@@ -7,13 +7,23 @@ import importlib
 import os
 import subprocess
 import sys
+import threading
+import time
 import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
+
+from config.database import reading
+from config.limit_models import COUNTERS
 
 #: The processes of a race; the seed of the first life of each is below this.
 RACERS = 4
+#: An account and where a window of it begins.
+Place = tuple[str, int]
 
 
 def race(engine: Engine, module: str, requests: int, *arguments: str) -> int:
@@ -38,6 +48,28 @@ def deadlocks(engine: Engine) -> int:
         return int(
             db.execute(text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")).scalar_one()
         )
+
+
+@contextmanager
+def watched(engine: Engine) -> Iterator[list[Counter[Place]]]:
+    """Look at the counters all the time; what each look found used and held."""
+    stop, looks = threading.Event(), list[Counter[Place]]()
+
+    def watch() -> None:
+        while not stop.is_set():
+            with reading(engine) as db:
+                looks.append(
+                    Counter({(r.account, r.begins): r.used + r.reserved for r in db.execute(select(COUNTERS))})
+                )
+            time.sleep(0.005)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield looks
+    finally:
+        stop.set()
+        watcher.join()
 
 
 def main(module: str, url: str, requests: int, *arguments: str) -> None:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from sqlalchemy import Engine, func, select
@@ -19,33 +15,9 @@ from config.limit_models import COUNTERS
 from config.models import ATTEMPTS, REQUESTS
 from core.limits import Limits
 from tests.contract.limit_racer import BEGINS, BOUND, CENT, MINUTE, ROOMS, Room, admitted_at, asking_of, request_id
-from tests.contract.racing import race
+from tests.contract.racing import Place, race, watched
 
 REQUESTS_OF_A_RACE = 1_000
-#: An account and where a window of it begins.
-Place = tuple[str, int]
-
-
-@contextmanager
-def watched(engine: Engine) -> Iterator[list[Counter[Place]]]:
-    """Look at the counters all the time; what each look found used and held."""
-    stop, looks = threading.Event(), list[Counter[Place]]()
-
-    def watch() -> None:
-        while not stop.is_set():
-            with reading(engine) as db:
-                looks.append(
-                    Counter({(r.account, r.begins): r.used + r.reserved for r in db.execute(select(COUNTERS))})
-                )
-            time.sleep(0.005)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield looks
-    finally:
-        stop.set()
-        watcher.join()
 
 
 def admitted(engine: Engine) -> dict[int, list[tuple[int | None, int | None]]]:

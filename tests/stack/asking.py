@@ -34,7 +34,7 @@ def told(
     return request_of({"prompt": prompt + directive, "model": model, "tenant": "acme", **fields}, {}, "test")
 
 
-def ask(run: Running, requests: Iterable[LlmRequest], seconds: float = 30.0) -> dict[str, Event]:
+def ask(run: Running, requests: Iterable[LlmRequest], seconds: float = 90.0) -> dict[str, Event]:
     """Send requests and return their answers by request id, as many as come."""
     exchange = Exchange(run.settings)
     asked = list(requests)
@@ -46,7 +46,7 @@ def ask(run: Running, requests: Iterable[LlmRequest], seconds: float = 30.0) -> 
     return answers
 
 
-def ask_one(run: Running, request: LlmRequest, seconds: float = 30.0) -> Event:
+def ask_one(run: Running, request: LlmRequest, seconds: float = 90.0) -> Event:
     """Send one request and return its answer."""
     return ask(run, [request], seconds)[request["request_id"]]
 
@@ -126,7 +126,7 @@ def simulator(run: Running, path: str, body: Any = None, method: str | None = No
     return json.loads(text) if text else None
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 20.0) -> Any:
+def eventually(holds: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What `holds` returns once it is true, or its last word when the time is out."""
     ends = time.monotonic() + seconds
     while not (found := holds()) and time.monotonic() < ends:

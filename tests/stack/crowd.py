@@ -156,7 +156,7 @@ def gather(run: Running) -> Crowd:
     exchange.flush()
     requests |= before
     answered = [key.decode() for name, key in crowd.keys.items() if not name.endswith(", False")]
-    crowd.answers = exchange.answers(answered, 40)
+    crowd.answers = exchange.answers(answered, 90)
     exchange.close()
     crowd.good = [request["request_id"] for name, request in requests.items() if name.startswith("good")]
     eventually(lambda: _look(run, crowd))

@@ -69,7 +69,7 @@ def test_what_is_left_answers_everything_once_the_database_is_back(pipeline: Run
         exchange.send(request)
     exchange.flush()
     ids = [request["request_id"] for request in (*before, *during, *after)]
-    answers = early | exchange.answers(set(ids) - early.keys(), 60)
+    answers = early | exchange.answers(set(ids) - early.keys(), 90)
     exchange.close()
     simulator(pipeline, "faults", method="DELETE")
     assert set(answers) == set(ids)

@@ -186,7 +186,7 @@ def test_a_request_under_way_is_told_by_the_ledger(routed: Running, empty: Setti
     assert called and (called.state, kinds(called)) == ("under way", ["admitted", "kept", "kept", "call"])
     assert SLOW[0] in called.open[0] and "is alive" in called.open[0] and "reserved in account acme" in called.open[1]
     assert any("times count from its admission" in note for note in called.notes)
-    assert exchange.answers([request["request_id"]], 40)
+    assert exchange.answers([request["request_id"]], 90)
     exchange.close()
 
 

@@ -296,14 +296,14 @@ def test_a_flapping_provider_is_called_again_each_time_that_it_is_back(seen: See
         return opened() == times
 
     for times in range(1, 4):
-        assert eventually(lambda: flapping()["provider"] == "google", 30)
+        assert eventually(lambda: flapping()["provider"] == "google", 60)
         with failing(seen.run, "google", status=503):
             assert eventually(lambda times=times: asked_until_open(times), 60)
             while_open = [flapping() for _ in range(10)]
         # While it is open nobody is called; a trial now and then is.
         assert any(answer["attempts"] == 1 for answer in while_open)
         answers += while_open
-    assert eventually(lambda: flapping()["provider"] == "google", 30)
+    assert eventually(lambda: flapping()["provider"] == "google", 60)
     assert {(answer["outcome"], answer["provider"]) for answer in answers} == {("completed", "openai")}
     for answer in answers:
         assert len(seen.usages(answer)) == answer["attempts"]

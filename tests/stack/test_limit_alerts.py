@@ -43,7 +43,7 @@ def test_every_alert_is_stored_once_though_its_publishers_die(tmp_path: Path) ->
             victim = ("meter", "meter-2")[number % 2]
             run.workers[victim].kill()
             run.start_worker(victim, METERS[victim][0])
-            answers = exchange.answers([request["request_id"] for request in requests], 60)
+            answers = exchange.answers([request["request_id"] for request in requests], 90)
             assert len(answers) == USERS
             percent = (number + 1) * 100 // MOST
             told_near = [[each["percent"] for each in answer["near_limits"]] for answer in answers.values()]

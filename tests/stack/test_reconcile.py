@@ -153,7 +153,7 @@ def test_it_works_while_traffic_runs(proved: Running) -> None:
         found = proof(proved)
         seen += len(found.under_way_since)
         assert {line.name: line.differences for line in found.lines if line.status == "BROKEN"} == {}
-    assert len(exchange.answers([request["request_id"] for request in requests], 20)) == 60
+    assert len(exchange.answers([request["request_id"] for request in requests], 90)) == 60
     exchange.close()
     assert seen
     assert eventually(lambda: through(proved))
@@ -193,7 +193,7 @@ def test_a_request_that_nobody_answers_in_time_is_named(proved: Running) -> None
     assert done.returncode == 1
     assert "3 requests under way, the oldest since" in done.stdout
     proved.start_worker("admit", ["worker", "admit"])
-    answers = exchange.answers([late["request_id"], soon["request_id"]], 30)
+    answers = exchange.answers([late["request_id"], soon["request_id"]], 90)
     exchange.close()
     assert [answer["outcome"] for answer in answers.values()] == ["expired"] * 2
     assert eventually(lambda: through(proved))

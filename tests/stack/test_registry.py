@@ -79,7 +79,7 @@ def test_both_wire_forms_are_read_side_by_side(registered: Running) -> None:
     exchange.send_bytes(asked["request_id"].encode(), Codec().encode("LlmRequest", asked), [])
     exchange.send_bytes(b"stray", b"\x00" + (999_999).to_bytes(4, "big") + b"x", [])
     exchange.flush()
-    assert exchange.answers([asked["request_id"]], 20)[asked["request_id"]]["outcome"] == "completed"
+    assert exchange.answers([asked["request_id"]], 90)[asked["request_id"]]["outcome"] == "completed"
     codec = exchange.codec
     exchange.close()
     letters = [codec.decode_blocking("DeadLetter", m.value()) for m in log(registered, DEAD_LETTERS)]

@@ -157,7 +157,7 @@ def test_what_can_be_read_by_now_is_answered_once_and_called_once(story: Story) 
     )  # as two replays at the same time would
     story.run.start_worker("admit", ["worker", "admit"])
     wanted = [story.keyless["request_id"]]
-    assert exchange.answers(wanted, 60)[wanted[0]]["outcome"] == "completed"
+    assert exchange.answers(wanted, 90)[wanted[0]]["outcome"] == "completed"
     exchange.close()
     assert eventually(lambda: through(story.run), 60)
     answers = events(story.run, RESPONSES)

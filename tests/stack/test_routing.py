@@ -192,7 +192,7 @@ def test_a_lane_that_dies_in_mid_fallback_leaves_one_answer(routed: Running, fai
     eventually(lambda: len(all_usages(routed, CODEC)) > 20)
     routed.workers["complete"].kill()
     routed.start_worker("complete", ["worker", "complete"])
-    answers = exchange.answers([request["request_id"] for request in requests], 60)
+    answers = exchange.answers([request["request_id"] for request in requests], 90)
     exchange.close()
     assert [answers[request["request_id"]]["outcome"] for request in requests] == ["completed"] * 60
     for request_id, usages in all_usages(routed, CODEC).items():
@@ -211,7 +211,7 @@ def test_a_spring_service_gets_its_answer_on_its_own_topic(pipeline: Running) ->
     exchange = Exchange(pipeline.settings)
     exchange.send_bytes(request["request_id"].encode(), CODEC.encode("LlmRequest", request), headers)
     exchange.flush()
-    assert request["request_id"] in exchange.answers([request["request_id"]], 30)
+    assert request["request_id"] in exchange.answers([request["request_id"]], 90)
     exchange.close()
     (copy,) = eventually(lambda: log(pipeline, REPLIES))
     (answer,) = (

@@ -161,7 +161,7 @@ def test_what_is_not_believed_reaches_nobody(world: World) -> None:
     for _, asked, value, headers in bad:
         exchange.send_bytes(asked["request_id"].encode(), value, headers)
     exchange.flush()
-    answers = exchange.answers([asked["request_id"] for _, asked, _, _ in bad], 30)
+    answers = exchange.answers([asked["request_id"] for _, asked, _, _ in bad], 90)
     exchange.close()
     assert [answers[asked["request_id"]]["error"]["code"] for _, asked, _, _ in bad] == [code for code, *_ in bad]
     for code, asked, _, _ in bad:
@@ -194,7 +194,7 @@ def test_a_replayed_record_is_the_same_request(world: World) -> None:
     for more in ([], [("kafka_replyTopic", b"answers.globex")]):
         exchange.send_bytes(asked["request_id"].encode(), value, [*headers, *more])
         exchange.flush()
-        answers += exchange.answers([asked["request_id"]], 30).values()
+        answers += exchange.answers([asked["request_id"]], 90).values()
     exchange.close()
     assert [answer["outcome"] for answer in answers] == ["completed"] * 2
     assert answers[0] == answers[1]

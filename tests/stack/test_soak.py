@@ -90,7 +90,7 @@ def soak(quiet: Running) -> Soak:
         time.sleep(max(0.0, begun + number / RATE - time.monotonic()))
         exchange.send(request)
     exchange.flush()
-    answers = exchange.answers(asked, 60)
+    answers = exchange.answers(asked, 90)
     stop.set()
     tormentor.join()
     exchange.close()
@@ -150,7 +150,7 @@ def test_a_worker_leaves_in_time_and_its_call_is_delivered_again(soak: Soak, qui
         # TimeoutError when it is still there after its drain limit and the time that a process needs to end.
         assert child.wait(quiet.settings.drain_seconds + 6) == 0
     quiet.start_worker("complete-0", COMPLETE)
-    answer = exchange.answers([request["request_id"]], 40)[request["request_id"]]
+    answer = exchange.answers([request["request_id"]], 90)[request["request_id"]]
     exchange.close()
     assert (answer["outcome"], answer["attempts"]) == ("completed", 2)
     first, second = all_usages(quiet, CODEC)[request["request_id"]]
@@ -166,7 +166,7 @@ def test_fail_answers_that_the_outcome_is_unknown(soak: Soak, quiet: Running) ->
     assert eventually(lambda: simulator(quiet, "ledger")["overall"]["in_flight"] == 1)
     quiet.workers.pop("complete-0").kill()
     quiet.start_worker("complete-0", COMPLETE)
-    answer = exchange.answers([request["request_id"]], 40)[request["request_id"]]
+    answer = exchange.answers([request["request_id"]], 90)[request["request_id"]]
     exchange.close()
     assert (answer["outcome"], answer["error"]["code"], answer["attempts"]) == ("failed", "provider_outcome_unknown", 1)
     assert ask_one(quiet, told("Still here."))["outcome"] == "completed"

@@ -106,7 +106,7 @@ def answer_again(exchange: Exchange, request: Any, answers: dict[str, Event]) ->
     """What comes for a request that is sent again."""
     exchange.send(request)
     exchange.flush()
-    return exchange.answers([request["request_id"]], 60)[request["request_id"]]
+    return exchange.answers([request["request_id"]], 90)[request["request_id"]]
 
 
 def yet_to_carry(run: Running, ids: list[str]) -> list[str]:
@@ -128,7 +128,7 @@ def test_the_ledger_counts_it_afterwards(pipeline: Running) -> None:
         assert use.level is not None
         return use.level.used
 
-    before = eventually(lambda: used() >= 2 * MOST and used(), 30)
+    before = eventually(lambda: used() >= 2 * MOST and used(), 60)
     refused = ask_one(pipeline, asked())
     engine.dispose()
     assert before > MOST
@@ -136,7 +136,7 @@ def test_the_ledger_counts_it_afterwards(pipeline: Running) -> None:
     assert refused["unchecked"] is False
     store = Store(pipeline.settings)
     counted = "SELECT countIf(unchecked) AS found FROM responses"
-    assert eventually(lambda: store.rows(counted)[0]["found"] == 2 * MOST, 30)
+    assert eventually(lambda: store.rows(counted)[0]["found"] == 2 * MOST, 60)
     odd = store.rows(f"SELECT count() AS found FROM usage WHERE unchecked != (attempt >= {FIRST_UNCHECKED})")
     assert odd[0]["found"] == 0
     store.close()

@@ -183,7 +183,7 @@ def cancelled(run: Running, request: LlmRequest, under_way: Any) -> Event:
     tell(run.settings, "cancel", str(uuid.uuid4()))
     assert exchange.answers([request["request_id"]], 1.5) == {}
     tell(run.settings, "cancel", request["request_id"], "acme")
-    answer = exchange.answers([request["request_id"]], 20)[request["request_id"]]
+    answer = exchange.answers([request["request_id"]], 90)[request["request_id"]]
     exchange.close()
     return answer
 
@@ -259,7 +259,7 @@ def test_cancel_is_a_command(run: Running) -> None:
     assert eventually(come)
     done = millstream(run, "cancel", request["request_id"], "--tenant", "acme")
     assert (done.returncode, request["request_id"] in done.stderr) == (0, True)
-    answer = exchange.answers([request["request_id"]], 20)[request["request_id"]]
+    answer = exchange.answers([request["request_id"]], 90)[request["request_id"]]
     exchange.close()
     assert answer["error"]["code"] == "caller_cancelled"
     wrong = millstream(run, "cancel", "17")

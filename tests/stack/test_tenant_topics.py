@@ -44,7 +44,7 @@ def test_a_tenants_topic_holds_the_tenants_requests(pipeline: Running) -> None:
         value = CODEC.encode("LlmRequest", one)
         exchange.send_bytes(one["request_id"].encode(), value, [], requests_of("acme").on("corp."))
     exchange.flush()
-    found = exchange.answers([theirs["request_id"], nobodys["request_id"]], 30)
+    found = exchange.answers([theirs["request_id"], nobodys["request_id"]], 90)
     exchange.close()
     refused, own = found[theirs["request_id"]], found[nobodys["request_id"]]
     assert (refused["outcome"], refused["tenant"], refused["attempts"]) == ("refused", "acme", 0)

@@ -128,4 +128,4 @@ def test_an_interrupted_demo_leaves_nothing(folder: Path, after: float) -> None:
     demo.send_signal(signal.SIGINT)
     demo.communicate(timeout=60)
     assert demo.returncode != 0
-    assert eventually(lambda: gone(processes), 10)
+    assert eventually(lambda: gone(processes), 60)
