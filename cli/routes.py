@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from typing import Any, get_args
 
-from cli.errors import CommandError
+from cli import route_match
 from cli.registry_change import actions, change_options, commit, json_option, print_table, read
 from cli.registry_options import switch_option, with_options
 from cli.stackfile import stack_settings
-from config.known_models import Catalogue
 from config.registry_edits import Edit, add, found, put, remove
-from config.registry_entries import RegistryInvalid, plain
+from config.registry_entries import plain
 from config.registry_file import time_of, time_text
 from config.settings import Settings
-from core.asked import Asked
 from core.registry import TIERS, Route, StickyKey, Strategy
-from core.routing import Conditions, NoChoice, Router
 
 FIELDS = (
     "targets", "plan", "task", "tenant", "model", "precedence", "enabled", "valid_from", "valid_until", "share", "sticky",
@@ -40,16 +36,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
     removing = action.add_parser("remove", help="remove a route", allow_abbrev=False)
     removing.add_argument("name", metavar="NAME")
     change_options(removing)
-    matching = action.add_parser(
-        "match",
-        help="show the route of a request, and what becomes of its models, prices and health aside",
-        allow_abbrev=False,
-    )
-    for name in ("plan", "task", "tenant", "model", "user", "project"):
-        matching.add_argument(f"--{name}", help=f"the request's {name}")
-    matching.add_argument("--request-id", default="", metavar="ID", help="where a share goes by it")
-    matching.add_argument("--at", metavar="TIME", help="when, as ISO 8601 (default: now)")
-    json_option(matching)
+    matching = "show the route of a request and what becomes of each model, as a worker would choose now"
+    route_match.describe(action.add_parser("match", help=matching, allow_abbrev=False))
 
 
 def _requests(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "list":
         return _list(settings, arguments.json)
     if arguments.action == "match":
-        return _match(settings, arguments)
+        return route_match.match(settings, arguments)
     name: str = arguments.name
     edits: dict[str, Edit] = {
         "add": lambda contents: add(_given(Route(name, ()), arguments))(contents),
@@ -158,31 +146,3 @@ def _unusual(route: Route) -> list[str]:
     if route.degrade_from is not None:
         parts += [f"only {', '.join(route.degrade_to)} from {route.degrade_from} % of a limit on"]
     return parts + (["hedged"] if route.hedge else [])
-
-
-def _match(settings: Settings, arguments: argparse.Namespace) -> int:
-    """Print the choice that routing makes without regard to prices and to how the providers do; 1 when it makes none."""
-    now = time.time_ns() // 1_000
-    if arguments.at:
-        try:
-            now = time_of(arguments.at, "--at has a value")
-        except RegistryInvalid as why:
-            raise CommandError(str(why)) from None
-    _, registry = read(settings)
-    catalogue = Catalogue((one for one in registry.providers.values() if one.enabled), settings.models)
-    asked = Asked(
-        arguments.request_id, now, arguments.model, arguments.plan, arguments.task, arguments.tenant or "default",
-        arguments.user, arguments.project,
-    )  # fmt: skip
-    choice = Router(registry, catalogue.model, catalogue.nearest).choose(asked, Conditions(lambda _: None))
-    refused = choice.error["message"] if isinstance(choice, NoChoice) else None
-    route = choice.route.name if choice.route else None
-    if arguments.json:
-        print(json.dumps({"route": route, "decisions": list(choice.decisions), "refused": refused}))
-        return 1 if refused else 0
-    print(f"Route {route}." if route else "No route matches." if refused is None else refused)
-    rows = [(one["model"], "kept" if one["kept"] else "dropped", one["reason"]) for one in choice.decisions]
-    if rows:
-        print_table(("model", "", "reason"), rows, "reason")
-        print("Without prices and the health of providers, which `explain` tells of a request that was made.")
-    return 1 if refused else 0

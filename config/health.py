@@ -55,6 +55,11 @@ def record_turn(
 def exchange(db: Connection, signals: Sequence[Signal], since: int) -> dict[str, Standing]:
     """Tell the other workers how this one's calls went, and hear how everything stands by what was told since then."""
     tell(db, signals)
+    return standings_since(db, since)
+
+
+def standings_since(db: Connection, since: int) -> dict[str, Standing]:
+    """How everything stands by what the workers told since then."""
     return standings(health_of(db), signals_since(db, since), _credentials(db))
 
 

@@ -325,6 +325,22 @@ def test_match_shows_the_route_of_a_request(shell: Shell) -> None:
     assert "no time" in shell.run(*at, "soon", status=2)
 
 
+def test_match_ranks_by_prices_and_health_as_a_worker_does(shell: Shell) -> None:
+    """A route by cost shows the cheaper model first, until its provider is unhealthy."""
+    shell.hold(
+        "routes: {thrifty: {task: t, targets: [openai/gpt-5, google/gemini-2.5-flash], strategies: [health, cost]}}"
+    )
+    match = ("routes", "match", "--task", "t", "--prompt", "Say it in one word.")
+    before = shell.json(*match)["decisions"]
+    assert [one["model"] for one in before] == ["google/gemini-2.5-flash", "openai/gpt-5"]
+    assert all("USD" in one["reason"] and "no price" not in one["reason"] for one in before)
+    with shell.engine.begin() as db:
+        record(db, {"google": ProviderHealth("unhealthy", 0, 3, 1, 1, "no answer")})
+    after = shell.json(*match)["decisions"]
+    assert after[0]["model"] == "openai/gpt-5"
+    assert "unhealthy" in after[1]["reason"]
+
+
 @pytest.mark.parametrize(
     ("model", "reach", "auth", "answer"),
     [
