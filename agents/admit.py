@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from agents.cache import Cache, key_of
 from agents.callers import AsTheySay, Callers
 from agents.cancel import Cancellations, Cancelled
+from agents.entries import answer_entry, call_entry, ledger_key, path
 from agents.fetch import NotFetched, fetch_text
 from agents.ledgers import Ledgers
 from agents.outgoing import Clock, Encoder, decode, place_of
@@ -23,14 +24,12 @@ from config import ledger
 from config.holding import NotAdmitted
 from config.tasks import Prepared, Tasks
 from config.transactions import Transactions
-from core.accounts import path_of
-from core.admission import LONGEST_LABEL, UUID, problem_of
+from core.admission import UUID, problem_of
 from core.caching import Hit
 from core.degrading import Degraded
 from core.energy import Short
 from core.errors import error
 from core.facts import refusal, undecodable
-from core.limits import Asking
 from core.outcome import Emit, Outcome, Outgoing, Record, Reject, pack, unpack
 from core.replay import times_seen
 from core.replies import NoReplyTo
@@ -140,7 +139,7 @@ class Admit:
         async def admit(unchecked: bool) -> Outcome:
             return await self._admit_at(self._desks[unchecked], record, request, caller)
 
-        return await self._ledgers.admit(_key(request["request_id"]), record.timestamp_us, admit)
+        return await self._ledgers.admit(ledger_key(request["request_id"]), record.timestamp_us, admit)
 
     async def _admit_at(self, desk: _Desk, record: Record, request: LlmRequest, caller: Caller | None) -> Outcome:
         now = self._clock()
@@ -155,22 +154,22 @@ class Admit:
         if isinstance(plan, Plan) and isinstance(prepared, Prepared):
             planned = await desk.cache.look(prepared.request, plan, caller) or plan
         copy_to = None if isinstance(to, NoReplyTo) else to
-        known = _path(request) if isinstance(plan, Plan) and self._rules.refuse_unknown and not desk.unchecked else ()
+        known = path(request) if isinstance(plan, Plan) and self._rules.refuse_unknown and not desk.unchecked else ()
 
         def answered(answer: Hit | LlmResponse, known: tuple[str, ...] = ()) -> ledger.Admission:
             marked = answer if isinstance(answer, Hit) else desk.marked(answer)
             packed = pack(self._answered(marked, trace, copy_to))
-            return _answer_entry(request["request_id"], body, request["tenant"], self._clock(), packed, known)
+            return answer_entry(request["request_id"], body, request["tenant"], self._clock(), packed, known)
 
         if isinstance(planned, Plan):
-            entry = self._call_entry(request, body, planned, now, known)
+            entry = call_entry(request, body, planned, now, known, self._rules.reserve_seconds)
         else:
             entry = answered(planned, known)
         plans = {entry.plan: plan} if isinstance(plan, Plan) else {}
 
         def cheaper(asked: ledger.Admission, why: Short | Degraded) -> ledger.Admission:
             cut = plans[asked.plan].without(why.too_dear)
-            found = self._call_entry(request, body, cut, now, known)
+            found = call_entry(request, body, cut, now, known, self._rules.reserve_seconds)
             plans[found.plan] = cut
             return found
 
@@ -215,17 +214,6 @@ class Admit:
             if until is None and not cancellation.requested:
                 return await admission
             return await cancellation.unless(admission)
-
-    def _call_entry(
-        self, request: LlmRequest, body: bytes, plan: Plan, now: int, known: tuple[str, ...]
-    ) -> ledger.Admission:
-        """What asks the ledger to let a request be called by its plan."""
-        # When nobody works on the request any more, if it has no answer by then.
-        expires_at = (request["deadline"] or now) + self._rules.reserve_seconds * 1_000_000
-        return ledger.Admission(
-            _key(request["request_id"]), hashlib.sha256(body).digest(), _account(request["tenant"]), plan.bound_nano, None,
-            now, plan.packed(), _asking(request, plan), expires_at, known,
-        )  # fmt: skip
 
     def _waits_until(self, request: LlmRequest, record: Record) -> int | None:
         """Until when the request waits for room in a limit; None for not at all."""
@@ -301,7 +289,7 @@ class Admit:
             return Reject(failure["code"], why, (self._encoder.response(answer, trace, _id_at(record)),))
         to = await self._replies.by_headers(record.headers)
         packed = pack(self._encoder.answer(answer, trace, to))
-        entry = _answer_entry(key, record.value or b"", "default", self._clock(), packed)
+        entry = answer_entry(key, record.value or b"", "default", self._clock(), packed)
 
         async def admit(unchecked: bool) -> ledger.Admitted:
             return await self._ledgers.of(unchecked=unchecked).run(ledger.admit, entry)
@@ -312,38 +300,10 @@ class Admit:
         return Reject(failure["code"], why, unpack(admitted.answer or packed))
 
 
-def _answer_entry(
-    request_id: str, body: bytes, account: str, now: int, answer: bytes, known: tuple[str, ...] = ()
-) -> ledger.Admission:
-    """What tells the ledger of a request that needs no call."""
-    hashed = hashlib.sha256(body).digest()
-    return ledger.Admission(_key(request_id), hashed, _account(account), 0, answer, now, known=known)
-
-
-def _key(request_id: str) -> str:
-    """The ledger's key, at most 64 characters; only a valid id can be as short as it looks."""
-    return request_id if UUID.fullmatch(request_id) else hashlib.sha256(request_id.encode()).hexdigest()
-
-
-def _path(request: LlmRequest) -> tuple[str, ...]:
-    return path_of(request["tenant"], request["project"], request["user"], request["api_key_id"])
-
-
-def _asking(request: LlmRequest, plan: Plan) -> Asking:
-    return Asking(
-        _path(request), request["task"], plan.models, plan.amounts, plan.tiers, plan.degrade_from, plan.dearer
-    )
-
-
 def _refused(request: LlmRequest, plan: Plan, why: NotAdmitted, now: int) -> LlmResponse:
     """The answer to a request that the ledger does not admit."""
     refused = refusal(request, "refused", why.error, now)
     return {**refused, "route": plan.fields["route"], "decisions": plan.fields["decisions"]}
-
-
-def _account(tenant: str) -> str:
-    """The account that a tenant's name stands for; a name that was refused still has to fit the ledger's column."""
-    return tenant[:LONGEST_LABEL].replace("\x00", "")
 
 
 def _reused(request: LlmRequest, record: Record) -> LlmResponse:

@@ -10,21 +10,19 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from agents.cancel import Cancellation, Cancellations, Cancelled
-from agents.chunks import Chunks, Send
+from agents.chunks import Send
 from agents.hedging import POLL_SECONDS, Hedges
 from agents.ledgers import Ledgers
 from agents.outgoing import Clock, Encoder, decode
+from agents.provider_calls import ProviderCalls
 from agents.providers.base import Provider
 from agents.signals import Signals
 from agents.slots import Slots
-from agents.structured import checked
 from agents.turn import Duty, Turn, cached_answer
 from config import ledger
 from config.holding import NotAdmitted
 from config.keyring import Keyring, Picked
 from config.prices import Prices
-from config.secrets import CredentialError
-from config.settings import Key
 from config.transactions import Transactions
 from core.attempts import FIRST_UNCHECKED, Begin, Ending, Finished, Left, Lost, Moved, OverLimit, Wait, attempt_id
 from core.errors import ProviderError, error
@@ -74,7 +72,6 @@ class Complete:
         self._codec = codec
         self._encoder = Encoder(codec, "complete", clock)
         self._ledgers = ledgers
-        self._provider = provider
         self._name = name
         self._rules = rules
         self._prices = prices
@@ -86,7 +83,8 @@ class Complete:
         self._send = send
         self._cancellations = cancellations
         self._violated = violated
-        self._hedges = Hedges(ledgers, self._encoder, send)
+        hedges = Hedges(ledgers, self._encoder, send)
+        self._calls = ProviderCalls(provider, self._encoder, hedges, send, clock, rules.call_timeout)
         self.slots_in_use = 0
         self._slots = Slots(rules.concurrency)
         self._running: dict[str, asyncio.Future[None]] = {}
@@ -258,7 +256,7 @@ class Complete:
                 alone = repair is not None or duty.hedge or not waits_for(call)
                 to = None if alone else hedge_to(call, self._tried(call, turn, None))
                 asked = repair if repair is not None and reason == "repair" else call
-                attempt, result = await self._ask(asked, attempt, picked, to, trace, cancellation)
+                attempt, result = await self._calls.make(asked, attempt, picked, to, trace, cancellation)
                 return replace(turn, attempt=attempt, result=result, picked=picked, open=int(reason == "hedge"))
             case Lost(opened):
                 lost = Attempt(opened.attempt_id, opened.number, opened.reason, opened.started_at)
@@ -277,39 +275,6 @@ class Complete:
         calls = [(each.candidate, each.cost_nano) for each in turn.ended]
         tried = tried_so_far(call, [*calls, (call["candidate"], cost_nano)])
         return replace(tried, repaired=call["candidate"] in turn.repairs(call["candidate"]))
-
-    async def _ask(
-        self, call: LlmCall, attempt: Attempt, picked: Picked, to: int | None, trace: bytes, cancellation: Cancellation
-    ) -> tuple[Attempt, Reply | ProviderError]:
-        """Make the provider call; the attempt with the time of its first token, and what the call ended with.
-
-        When it is late, the candidate at `to` is called as well.
-        """
-        timeout = self._rules.call_timeout
-        if (deadline := call["request"]["deadline"]) is not None:
-            timeout = min(timeout, max(0.001, (deadline - self._clock()) / 1_000_000))
-        result: Reply | ProviderError
-        async with (
-            Chunks(call, attempt, self._encoder, trace, self._send, self._clock) as chunks,
-            self._hedges.watch(call, attempt.number, to, chunks, cancellation, trace),
-        ):
-            try:
-                key = await _opened(picked)
-                asked = self._provider.call(call, attempt.attempt_id, timeout, key, chunks.listener)
-                result = checked(call, await cancellation.unless(asked))
-            except CredentialError as why:
-                result = ProviderError(error("pipeline_internal" if why.passing else "provider_auth", str(why)), "no")
-            except Cancelled as cancelled:
-                result = cancelled.failure(chunks.used)
-            except ProviderError as failed:
-                result = failed
-            except Exception as bug:
-                # Only its type: the text of an unexpected exception can hold what was sent, the key included.
-                LOG.error(
-                    "Provider %s failed on attempt %s: %s.", call["provider"], attempt.attempt_id, type(bug).__name__
-                )
-                result = ProviderError(error("pipeline_internal", "The provider module failed on the call."), "maybe")
-        return chunks.attempt, result
 
     def _next(self, call: LlmCall, turn: Turn, fact: LlmUsage | None, at: int) -> Again | Next | None:
         """What follows this round, None when its end is the request's."""
@@ -363,8 +328,3 @@ class Complete:
         )
         answer = {**answer, "outcome": "failed", "output": [], "error": failure}
         return answer, self._encoder.answer(answer, trace, to)
-
-
-async def _opened(picked: Picked) -> Key | None:
-    """The picked key, None for the one of the settings; opened aside where a service has to be asked."""
-    return await asyncio.to_thread(picked.open) if picked.remote else picked.open()
