@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,21 +11,16 @@ import pytest
 from sqlalchemy import Engine, text
 
 from config.database import create_tables, open_database
-from local.postgres import PostgresServer
 from local.processes import Child, wait_until
 from tests.contract.simulator import Simulator
+from tests.databases import postgres_server
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of a server that all tests share."""
-    with tempfile.TemporaryDirectory() as folder:
-        # PostgreSQL refuses root; the account that it runs as in its place has to reach its data.
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "data")
-        server.start()
+    with postgres_server() as server:
         yield server.url
-        server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -50,6 +44,15 @@ def engine(empty: Engine) -> Engine:
     """A database of the test's own with all tables."""
     create_tables(empty)
     return empty
+
+
+@pytest.fixture
+def on_sqlite(tmp_path: Path) -> Iterator[Engine]:
+    """An SQLite database of the test's own with all tables."""
+    made = open_database(f"sqlite:///{tmp_path}/ledger.db")
+    create_tables(made)
+    yield made
+    made.dispose()
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,8 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from agents.ledgers import Ledgers
 from agents.providers import provider
 from agents.signals import Signals
 from config import ledger, upkeep
-from config.database import create_tables, open_database
 from config.holding import NotAdmitted
 from config.key_encryption import EncryptionKeys
 from config.keyring import Keyring
@@ -46,12 +44,9 @@ def now_us() -> int:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    """An empty ledger."""
-    made = open_database(f"sqlite:///{tmp_path}/ledger.db")
-    create_tables(made)
-    yield made
-    made.dispose()
+def engine(on_sqlite: Engine) -> Engine:
+    """A ledger on SQLite alone."""
+    return on_sqlite
 
 
 class Lane:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from agents.signals import Signals
 from agents.standings import Standings
 from config import health
 from config.credentials import Credential
-from config.database import create_tables, open_database
 from config.key_encryption import EncryptionKeys, LocalKey
 from config.keyring import Keyring
 from config.secrets import Binding, seal
@@ -38,11 +36,9 @@ PATHS = {"openai": "/openai/v1", "openai-compatible": "/openai/v1", "anthropic":
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
-    create_tables(engine)
-    yield engine
-    engine.dispose()
+def engine(on_sqlite: Engine) -> Engine:
+    """A ledger on SQLite alone."""
+    return on_sqlite
 
 
 def checked(simulator: Simulator, kind: str, key: str | None = KEY, seconds: float = 10) -> Check:

@@ -8,10 +8,9 @@ import os
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from agents.meter import Meter
 from agents.providers import provider
 from agents.signals import Signals
 from config import audit, ledger
-from config.database import create_tables, open_database
+from config.database import open_database
 from config.key_encryption import EncryptionKeys
 from config.keyring import Keyring
 from config.prices import Prices
@@ -52,12 +51,9 @@ def now_us() -> int:
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    """An empty ledger."""
-    made = open_database(f"sqlite:///{tmp_path}/ledger.db")
-    create_tables(made)
-    yield made
-    made.dispose()
+def engine(on_sqlite: Engine) -> Engine:
+    """A ledger on SQLite alone."""
+    return on_sqlite
 
 
 def asked(sim: dict[str, Any] | None = None, wait_ms: int | None = 50, **changes: Any) -> LlmCall:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from config import ledger, upkeep
-from config.database import create_tables, open_database
 from core.attempts import Begin
 from core.fallback import at_candidate
 from core.topics import RESPONSES
@@ -28,12 +25,9 @@ OFF = {"fault": "off_schema"}
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    """An empty ledger."""
-    made = open_database(f"sqlite:///{tmp_path}/ledger.db")
-    create_tables(made)
-    yield made
-    made.dispose()
+def engine(on_sqlite: Engine) -> Engine:
+    """A ledger on SQLite alone."""
+    return on_sqlite
 
 
 def asked(*models: str, sim: dict[str, Any] | None = None, **changes: Any) -> LlmCall:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from config import ledger, upkeep
-from config.database import create_tables, open_database
 from core.fallback import at_candidate
 from core.topics import RESPONSES
 from schemas.codec import Event
@@ -26,12 +24,9 @@ SMALL, LARGE = "gpt-5-mini", "gpt-5"
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    """An empty ledger."""
-    made = open_database(f"sqlite:///{tmp_path}/ledger.db")
-    create_tables(made)
-    yield made
-    made.dispose()
+def engine(on_sqlite: Engine) -> Engine:
+    """A ledger on SQLite alone."""
+    return on_sqlite
 
 
 def asked(*models: str, sim: dict[str, Any] | None = None, seconds: float | None = None, **changes: Any) -> LlmCall:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from config.database import create_tables, open_database
 from config.transactions import Transactions
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
-    create_tables(engine)
-    return engine
+def engine(on_sqlite: Engine) -> Engine:
+    """A ledger on SQLite alone."""
+    return on_sqlite
 
 
 def test_entries_that_come_together_share_a_transaction(engine: Engine) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,19 +11,15 @@ import pytest
 from local.broker import KafkaBroker
 from local.clickhouse import ClickHouseServer
 from local.postgres import PostgresServer
+from tests.databases import postgres_server
 from tests.stack.sink_world import MakeWorld, World
 
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[PostgresServer]:
     """A server of the tests' own, which they stop."""
-    with tempfile.TemporaryDirectory() as folder:
-        # PostgreSQL refuses root; the account that it runs as in its place has to reach its data.
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "data")
-        server.start()
+    with postgres_server() as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture(scope="module")
