@@ -258,9 +258,9 @@ class Admit:
         if request["deadline"] is not None and now >= request["deadline"]:
             late = error("pipeline_deadline_exceeded", "The deadline had passed when the request was admitted.")
             return refusal(request, "expired", late, now)
-        if prepared.prompt_version is None:
+        if prepared.prompt_version is None and plan.max_attempts == ready["max_attempts"]:
             return plan
-        return replace(plan, made=self._codec.encode("LlmRequest", ready))
+        return replace(plan, made=self._codec.encode("LlmRequest", {**ready, "max_attempts": plan.max_attempts}))
 
     def _disbelieved(self, record: Record, why: Error) -> Outcome:
         """An answer that says nothing of anybody, to the request that the record claims to be; nothing is stored.

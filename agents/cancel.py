@@ -52,14 +52,20 @@ class Cancellation:
     def request(self) -> None:
         """Break off what is under way."""
         self.requested = True
-        if self._limit is not None:
-            self._limit.reschedule(asyncio.get_running_loop().time())
+        self._end(None)
 
-    def break_off(self, why: Error) -> None:
-        """Break off what is under way, and only that: the request itself is not given up."""
-        if self._limit is not None:
+    def break_off(self, why: Error) -> bool:
+        """Break off what is under way, and only that: the request itself is not given up. Whether anything was."""
+        return self._end(why)
+
+    def _end(self, why: Error | None) -> bool:
+        if self._limit is None:
+            return False
+        # Only once: what ends already may still be closing its connection.
+        if self._limit.when() is None:
             self._why = why
             self._limit.reschedule(asyncio.get_running_loop().time())
+        return True
 
     async def unless(self, work: Coroutine[Any, Any, T]) -> T:
         """What the work returns; `Cancelled` where the request is given up before it ends. One at a time."""

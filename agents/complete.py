@@ -297,10 +297,10 @@ class Complete:
         """Store the end of a call, and the answer if there is one; what came of it, and the events that it brings."""
         usages = (self._encoder.usage(fact, trace),) if fact is not None else ()
         answers: tuple[Outgoing, ...] = ()
-        cached = None
+        cached, completed = None, False
         if answer is not None:
             fitting, answers = self._answer(answer, trace, call["reply_to"])
-            cached = cached_answer(call, fitting, answers[0].value)
+            cached, completed = cached_answer(call, fitting, answers[0].value), fitting["outcome"] == "completed"
         ended = None
         if fact is not None:
             ended = ledger.EndedAttempt(fact["attempt"], pack(usages), fact["cost_nano_usd"], fact["cost_status"])
@@ -309,7 +309,7 @@ class Complete:
         move_to = move.candidate if isinstance(move, Next) else None
         end = ledger.End(
             call["request"]["request_id"], self._owner, self._clock(), ended, packed, lost, move_to, cached,
-            answer is not None and answer["outcome"] == "completed", (len(turn.ended), turn.open),
+            completed, (len(turn.ended), turn.open),
         )  # fmt: skip
         came_to = await self._ledger(call).run(ledger.end, end)
         return came_to, (*usages, *answers) if came_to == "recorded" else usages

@@ -11,6 +11,9 @@ from core.admission import LONGEST_LABEL, UUID
 from core.limits import Asking
 from schemas.events import LlmRequest
 
+#: The last moment that the ledger can keep: a deadline may be the largest number there is.
+LAST = 2**63 - 1
+
 
 def call_entry(
     request: LlmRequest, body: bytes, plan: Plan, now: int, known: tuple[str, ...], reserve_seconds: int
@@ -20,7 +23,7 @@ def call_entry(
     What is held for it stays held for so many seconds past its deadline, or past its admission where it has none.
     """
     # When nobody works on the request any more, if it has no answer by then.
-    expires_at = (request["deadline"] or now) + reserve_seconds * 1_000_000
+    expires_at = min((request["deadline"] or now) + reserve_seconds * 1_000_000, LAST)
     asking = Asking(
         path(request), request["task"], plan.models, plan.amounts, plan.tiers, plan.degrade_from, plan.dearer
     )

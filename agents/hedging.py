@@ -63,12 +63,10 @@ class Hedges:
             hedge: LlmCall = {**at_candidate(call, to), "beside": number}
             await self._send((self._encoder.call(hedge, trace),))
         of_request = self._ledgers.of(unchecked=call["unchecked"])
+        superseded = "Another candidate answered first; what this call used until then is accounted."
         while True:
-            if (await of_request.run(ledger.calls_of, call["request"]["request_id"])).answered:
-                break
+            answered = (await of_request.run(ledger.calls_of, call["request"]["request_id"])).answered
+            # Nothing is under way yet while its key is fetched.
+            if answered and cancellation.break_off(error("pipeline_superseded", superseded)):
+                return
             await asyncio.sleep(POLL_SECONDS)
-        cancellation.break_off(
-            error(
-                "pipeline_superseded", "Another candidate answered first; what this call used until then is accounted."
-            )
-        )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from core.ids import derived
 from core.outcome import Drop, Emit, Fail, Outcome, Outgoing, Record, Reject
 from core.replay import NOT_CARRIED, times_seen
 from core.replies import CORRELATION_ID
@@ -56,7 +57,7 @@ class Encoder:
         request_id = call["request"]["request_id"]
         place, beside = call["candidate"], call["beside"]
         name = f"call:{place}" if place else "call"
-        event_id = str(uuid.uuid5(uuid.UUID(request_id), name if beside is None else f"{name}:beside:{beside}"))
+        event_id = derived(request_id, name if beside is None else f"{name}:beside:{beside}")
         return self._event(calls(call["provider"]), request_id, event_id, call, call["admitted_at"], trace)
 
     def response(self, response: LlmResponse, trace: bytes, event_id: str | None = None) -> Outgoing:
@@ -79,7 +80,7 @@ class Encoder:
 
     def chunk(self, chunk: LlmChunk, trace: bytes) -> Outgoing:
         """A piece of an answer, known by its call and its number."""
-        event_id = str(uuid.uuid5(uuid.UUID(chunk["attempt_id"]), f"chunk:{chunk['index']}"))
+        event_id = derived(chunk["attempt_id"], f"chunk:{chunk['index']}")
         return self._event(CHUNKS, chunk["request_id"], event_id, chunk, chunk["at"], trace)
 
     def usage(self, usage: LlmUsage, trace: bytes) -> Outgoing:

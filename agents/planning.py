@@ -38,9 +38,10 @@ OwnKey = Callable[[str, str], bool]
 class Plan:
     """What was chosen for a request: `fields` of its call that a repetition has again, and how long the response cache may keep its answer.
 
-    `made` is the encoded request with the messages that its task made, which may come out otherwise later; None where none did.
+    `made` is the encoded request with the messages that its task made, which may come out otherwise later, and the bound of its route;
+    None where it is called as it came.
     `tokens` is the most that one call can use, `tiers` those of the candidates. From `degrade_from` percent of a limit on, only
-    those are called that are `cheap`. These are not kept.
+    those are called that are `cheap`. `max_attempts` is the most calls that the request and its route allow. These are not kept.
     """
 
     fields: Mapping[str, Any]
@@ -51,6 +52,7 @@ class Plan:
     tiers: tuple[Tier, ...] = ()
     degrade_from: int = 100
     cheap: tuple[bool, ...] = ()
+    max_attempts: int | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -163,12 +165,14 @@ class Planner:
         choice = self._router().choose(wanted, Conditions(bound, self._standings(), refusal, own_key))
         if isinstance(choice, NoChoice):
             return choice
-        waits = self._waits(choice, request)
+        allowed = (request["max_attempts"], choice.route.max_attempts if choice.route else None)
+        most_calls = min((each for each in allowed if each is not None), default=None)
+        waits = self._waits(choice, {**request, "max_attempts": most_calls})
         most = max(
             _media(request, prices.kind(model.provider), model) + reread(model) + output(model)
             for model in (each.model for each in choice.candidates)
         )
-        plan = _plan(choice, prepared, output, waits, text_tokens(request) + most)
+        plan = replace(_plan(choice, prepared, output, waits, text_tokens(request) + most), max_attempts=most_calls)
         if choice.route is None or choice.route.degrade_from is None:
             return plan
         cheap = tuple(_named(each.model, choice.route.degrade_to) for each in choice.candidates)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from sqlalchemy import Engine
 
@@ -110,7 +110,7 @@ def _usd(text: str) -> int:
         nano = Decimal(text) * NANO
         if 0 < nano < 1 << 63 and nano == int(nano):
             return int(nano)
-    except (InvalidOperation, OverflowError, ValueError):
+    except (ArithmeticError, ValueError):
         pass
     raise argparse.ArgumentTypeError(f"{text!r} is no amount of USD above 0, such as 5 or 0.50")
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import Connection, Row, bindparam, case, select, update
 
 from config.dialects import inserts, locking, upserts
 from config.limit_models import COUNTERS, LIMIT_ALERTS
@@ -69,16 +69,20 @@ class Charge:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a request asks for at a time; for a further call of it, on these meters only, beside what it `holds` already."""
+    """What a request asks for `now`, in the windows that it was `admitted_at` in.
+
+    For a further call of it, on these meters only, beside what it `holds` already.
+    """
 
     asking: Asking
+    admitted_at: int
     now: int
     meters: Collection[Meter] | None = None
     holds: Mapping[Place, int] = field(default_factory=dict)
 
     def counts(self, limits: Limits) -> list[Count]:
         """The counts that it counts in."""
-        found = limits.counts(self.asking, self.now)
+        found = limits.counts(self.asking, self.admitted_at)
         return [count for count in found if self.meters is None or count.limit.meter in self.meters]
 
 
@@ -189,8 +193,10 @@ def settle(db: Connection, limits: Limits, spent: Iterable[Spent], back: Iterabl
         for charge in call.charges:
             if charge.meter in ("usd", "tokens") and (charge.model is None or fnmatchcase(call.model, charge.model)):
                 moves.add(charge.place, call.nano if charge.meter == "usd" else call.tokens, 0)
-    counts = [count for place in moves.places() if (count := limits.count_at(*place)) is not None]
-    cells = _cells(db, counts, heads=False)
+    counted = {place: limits.count_at(*place) for place in moves.places()}
+    counts = [count for count in counted.values() if count is not None]
+    # What a limit counted that is there no more is locked in its turn too.
+    cells = _cells(db, counts, heads=False, more=[place for place, count in counted.items() if count is None])
     moves.make(db)
     for count in counts:
         cells[count.key] = _added(cells[count.key], count.begins, *moves.of(count.place))
@@ -295,17 +301,22 @@ def _make(db: Connection, missing: Iterable[Count]) -> None:
     ])  # fmt: skip
 
 
-def _cells(db: Connection, counts: Collection[Count], heads: bool = True) -> dict[CountKey, Sequence[Cell]]:
-    """The cells of counts as they are found, locked: those of the calendar, then window by window, each with its head if wanted."""
+def _cells(
+    db: Connection, counts: Collection[Count], heads: bool = True, more: Collection[Place] = ()
+) -> dict[CountKey, Sequence[Cell]]:
+    """The cells of counts as they are found, locked: those of the calendar, then window by window, each with its head if wanted.
+
+    What stands at `more` places is locked with those of the calendar.
+    """
     found: dict[CountKey, list[Cell]] = {count.key: [] for count in counts}
     sliding: dict[Window, list[Count]] = defaultdict(list)
     for count in counts:
         if count.limit.sliding and count.limit.window is not None:
             sliding[count.limit.window].append(count)
-    calendar = [count for count in counts if not count.limit.sliding]
+    calendar = [*more, *(count.place for count in counts if not count.limit.sliding)]
     rows: list[Row[Any]] = []
     if calendar:
-        rows += db.execute(_AT[db.dialect.name], _values([count.place for count in calendar]))
+        rows += db.execute(_AT[db.dialect.name], _values(calendar))
     for _, some in sorted(sliding.items()):
         since, last = min(count.since for count in some), max(2 * count.begins - count.since for count in some)
         found |= {_head(count): [] for count in some}
@@ -369,6 +380,8 @@ _MOVE = (
     .values(used=COUNTERS.c.used + bindparam("more_used"), reserved=COUNTERS.c.reserved + bindparam("more_held"))
 )
 _TOLD = update(COUNTERS).where(*_PLACE)
-_MAKE_HEAD = upserts(COUNTERS, lambda new: {"used": new["used"]})
+_MAKE_HEAD = upserts(
+    COUNTERS, lambda new: {"used": case((new["used"] > COUNTERS.c.used, new["used"]), else_=COUNTERS.c.used)}
+)
 _MAKE = {name: insert.on_conflict_do_nothing() for name, insert in inserts(COUNTERS).items()}
 _RAISE = {name: insert.on_conflict_do_nothing() for name, insert in inserts(LIMIT_ALERTS).items()}

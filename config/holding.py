@@ -60,15 +60,14 @@ class Taken:
 
 
 def verdicts(db: Connection, entries: Sequence[Wanted]) -> dict[str, Taken | NotAdmitted | Degraded]:
-    """What new requests hold of their limits and of energy, both or nothing, or why they do not; an id counts once."""
-    new = {entry.request_id: entry for entry in reversed(entries)}
-    judged = [e for e in reversed(new.values()) if e.known or (e.asking is not None and e.answer is None)]
+    """What new requests, each of an id of its own, hold of their limits and of energy, both or nothing, or why they do not."""
+    judged = [e for e in entries if e.known or (e.asking is not None and e.answer is None)]
     if not judged:
         return {}
     holding = limits.current(db)
     unknown = {e.request_id: UnknownAccount(who) for e in judged if e.known and (who := holding.unknown(e.known))}
     asked = {
-        e.request_id: Ask(e.asking, e.now)
+        e.request_id: Ask(e.asking, e.now, e.now)
         for e in judged
         if e.request_id not in unknown and e.asking is not None and e.answer is None
     }
@@ -124,7 +123,7 @@ class Further:
         models = asking.models if expired else asking.models[self.candidate : self.candidate + 1]
         asked = replace(asking, models=models, amounts=needed)
         holds = {charge.place: charge.held for charge in counting.unpacked(self.request.charges)}
-        return Ask(asked, self.request.admitted_at, (*MONEY_AND_TOKENS, *(PLACES if expired else ())), holds)
+        return Ask(asked, self.request.admitted_at, self.now, (*MONEY_AND_TOKENS, *(PLACES if expired else ())), holds)
 
 
 def hold_more(db: Connection, calls: Sequence[Further]) -> list[Step]:
@@ -148,10 +147,13 @@ def hold_more(db: Connection, calls: Sequence[Further]) -> list[Step]:
             steps[one] = OverLimit(till.shorts[one])
             continue
         more = max(0, (ask.asking.amounts.nano or 0) - request.reserved_nano)
+        expires_at = request.expires_at
+        if request.expired_at is not None and expires_at is not None:
+            expires_at += call.now - request.admitted_at
         kept.append({
             "of": one, "charges": counting.packed(counting.merged(counting.unpacked(request.charges), verdict)),
             "energy": (None if till is None else till.held(one)) or request.energy, "expired_at": None,
-            "reserved_nano": request.reserved_nano + more,
+            "expires_at": expires_at, "reserved_nano": request.reserved_nano + more,
         })  # fmt: skip
         moves[request.account, request.window] += more
     if till is not None:

@@ -156,19 +156,21 @@ class Calls:
 
 def admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
     """Admit requests and hold their reservations; a request id counts once, whoever comes first."""
+    return in_turn(_admit, db, entries)
+
+
+def _admit(db: Connection, entries: Sequence[Admission]) -> list[Admitted]:
     known = {row.request_id: row for row in requests_of(db, (e.request_id for e in entries))}
     judged = verdicts(db, [entry for entry in entries if entry.request_id not in known])
     results: list[Admitted] = []
     rows: dict[str, dict[str, Any]] = {}
     held: Counter[tuple[str, str]] = Counter()
     for entry in entries:
-        row = known.get(entry.request_id)
-        earlier = rows.get(entry.request_id) if row is None else row._mapping
-        if earlier is not None:
-            same = hmac.compare_digest(earlier["body_hash"], entry.body_hash)
+        if (earlier := known.get(entry.request_id)) is not None:
+            same = hmac.compare_digest(earlier.body_hash, entry.body_hash)
             kind: Literal["same", "other"] = "same" if same else "other"
-            near = orjson.loads(earlier["near"]) if earlier["near"] else ()
-            first = earlier["admitted_at"], earlier["reserved_nano"], earlier["answer"], earlier["plan"]
+            near = orjson.loads(earlier.near) if earlier.near else ()
+            first = earlier.admitted_at, earlier.reserved_nano, earlier.answer, earlier.plan
             results.append(Admitted(kind, *first, near=near))
             continue
         verdict = judged.get(entry.request_id, Taken())

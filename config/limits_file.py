@@ -74,10 +74,10 @@ def _most(word: str, amount: object) -> int:
         given = Decimal("nan")
     if isinstance(amount, bool) or not given.is_finite():
         raise RegistryInvalid([f"{word} is {amount!r}; write {wanted}."])
-    most = given * unit
-    if given < 0 or most > _LARGEST or most != int(most):
+    # Compared before it is multiplied: a number of more digits than a Decimal computes with cannot be.
+    if not 0 <= given <= _LARGEST // unit or given * unit != int(given * unit):
         raise RegistryInvalid([f"{word} is {amount}; write {wanted}, from 0 to {_LARGEST // unit:,}."])
-    return int(most)
+    return int(given * unit)
 
 
 def word_of(limit: Limit) -> str:

@@ -43,7 +43,7 @@ def adopt(db: Connection, carried: Sequence[Carried], now: int) -> None:
     """Take requests into the ledger: what their calls cost is spent, and counts against every limit that is about them, also beyond it.
 
     A request that the ledger knows, since it was sent again while that was away, keeps what stands of it and gets the further
-    calls; where it was admitted and no more, it ends with the answer that was given.
+    calls.
     """
     if not carried:
         return
@@ -63,9 +63,13 @@ def adopt(db: Connection, carried: Sequence[Carried], now: int) -> None:
             spent, held, unknown = moves[account]
             cost, bound = call.cost_nano, call.charged_nano or 0
             moves[account] = (spent, held, unknown + bound) if cost is None else (spent + cost, held, unknown)
-    move(db, moves)
     _count(db, [one.request for one in carried], new, fresh, now)
-    stands = {row.request_id: row.body_hash for row in requests_of(db, fresh.keys() - new)}
+    move(db, moves)
+
+
+def answer(db: Connection, carried: Sequence[Carried], now: int) -> None:
+    """End those that the ledger had admitted and no more, with the answer that was given."""
+    stands = {row.request_id: row.body_hash for row in requests_of(db, [one.request.request_id for one in carried])}
     same = (one.request for one in carried if stands.get(one.request.request_id) == one.request.body_hash)
     ledger.end(db, [ledger.End(row.request_id, "", now, None, row.answer, completed=False) for row in same])
 

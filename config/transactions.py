@@ -81,7 +81,6 @@ class Transactions:
                         await self._full.wait()
                 except TimeoutError:
                     pass
-            self._waiting = [waiting for waiting in self._waiting if not waiting[2].done()]
             batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
             if not self._waiting:
                 self._arrived.clear()
@@ -98,6 +97,9 @@ class Transactions:
             await self._commit_one(operation, members)
 
     async def _commit_one(self, operation: Operation[Any, Any], members: list[_Waiting]) -> None:
+        members = [waiting for waiting in members if not waiting[2].done()]
+        if not members:
+            return
         try:
             results = await self._until_reached(operation, [entry for _, entry, _ in members])
         except Exception as error:

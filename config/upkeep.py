@@ -84,25 +84,23 @@ def abandoned(db: Connection, now: int) -> list[Abandoned]:
 def expire(db: Connection, now: int) -> int:
     """Give back what is held for requests that nobody has worked on by the time they should have ended; how many there were.
 
-    Calls whose cost is not settled stay counted. A request that goes on after all is reserved for again. What is left of
-    users' energy whose time is over goes as well.
+    Calls whose cost is not settled stay counted. A request that goes on after all is reserved for again, for as long again.
     """
     ids = db.execute(_SETTLED, {"now": now}).scalars().all()
     # Looked at again under their locks: one of them may have gone on meanwhile.
-    found = [row for row in requests_of(db, ids) if row.answer is None and row.expires_at is not None]
+    found = [row for row in requests_of(db, ids) if row.answer is None and row.expired_at is None]
     calls = attempts_of(db, ids)
     rows = [row for row in found if all(call.settled for call in calls[row.request_id])]
     energy.give_back(db, rows, now)
-    energy.expire(db, now)
     counting.release(db, charges_of(rows, (*MONEY_AND_TOKENS, *PLACES)))
     freed = free(db, rows)
     move(db, {account: (0, -amount, 0) for account, amount in freed.items()})
     if rows:
-        db.execute(_EXPIRED, [{"of": row.request_id, "expires_at": None, "expired_at": now} for row in rows])
+        db.execute(_EXPIRED, [{"of": row.request_id, "expired_at": now} for row in rows])
     return len(rows)
 
 
-_OVERDUE = (REQUESTS.c.expires_at <= bindparam("now")) & REQUESTS.c.done_at.is_(None)
+_OVERDUE = (REQUESTS.c.expires_at <= bindparam("now")) & REQUESTS.c.done_at.is_(None) & REQUESTS.c.expired_at.is_(None)
 _UNSETTLED = (ATTEMPTS.c.request_id == REQUESTS.c.request_id) & ~ATTEMPTS.c.settled
 _SETTLED = select(REQUESTS.c.request_id).where(_OVERDUE, ~exists().where(_UNSETTLED)).limit(MOST_AT_ONCE)
 _ALIVE = exists().where(WORKERS.c.owner == ATTEMPTS.c.owner, WORKERS.c.alive_until > bindparam("now"))

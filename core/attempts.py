@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from typing import Literal
 
 from core.energy import Short
+from core.ids import derived
 from core.limits import Refusal
 from schemas.events import AttemptReason, Error
 
@@ -16,8 +16,8 @@ FIRST_UNCHECKED = 1_001
 
 
 def attempt_id(request_id: str, number: int) -> str:
-    """The id of a request's n-th provider call: UUID version 5 in the namespace of the request id."""
-    return str(uuid.uuid5(uuid.UUID(request_id), f"attempt:{number}"))
+    """The id of a request's n-th provider call."""
+    return derived(request_id, f"attempt:{number}")
 
 
 @dataclass(frozen=True, slots=True)

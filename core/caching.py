@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
 from dataclasses import dataclass
 from typing import Any, cast
 
 from core.facts import Attempt, refusal, usage
+from core.ids import derived
 from schemas.events import ContentPart, LlmCall, LlmRequest, LlmResponse, LlmUsage
 
 #: What does not change the answer.
@@ -75,7 +75,7 @@ def hit(call: LlmCall, kept: LlmResponse, saved_nano: int | None, at: int) -> Hi
         "complexity": call["complexity"], "prompt_version": call["prompt_version"],
         "cached_from": kept["request_id"] if own else "shared", "unchecked": call["unchecked"],
     }  # fmt: skip
-    event_id = str(uuid.uuid5(uuid.UUID(request["request_id"]), "cached"))
+    event_id = derived(request["request_id"], "cached")
     served = cast(LlmCall, {**call, "provider": kept["provider"], "model": kept["model"], "reserved_nano_usd": None})
     fact = {
         **usage(served, Attempt(event_id, 0, "cached", at), None, at, None),

@@ -264,7 +264,8 @@ class Limits:
         its tenant, when one stands for it or for every user of the tenant. The platform, projects and keys are always known.
         """
         tenant = path[1]
-        if tenant not in self._named:
+        # A limit of every tenant names none, nor one that is called so.
+        if tenant not in self._named or tenant == f"/{ANY}":
             return tenant
         users = f"{tenant}/user:"
         if users not in self._named or f"{users}{ANY}" in self._by_account:
@@ -385,7 +386,7 @@ def _again_in_ms(count: Count, cells: Sequence[Cell], full: Level, wanted: int, 
     if count.ends is None:
         return SOON_MS
     if not count.limit.sliding or count.limit.window is None:
-        return -(-(count.ends - now) // 1_000)
+        return _ms_until(count.ends, now)
     counted = sorted((each for each in cells if count.since <= each.begins), key=attrgetter("begins"))
     left = sum(each.used for each in counted)
     length = LENGTHS[count.limit.window] * US
@@ -393,5 +394,10 @@ def _again_in_ms(count: Count, cells: Sequence[Cell], full: Level, wanted: int, 
         left -= each.used
         if left + wanted <= most:
             # A cell is out once the window begins at its end.
-            return -(-(each.begins + length // CELLS + length - now) // 1_000)
+            return _ms_until(each.begins + length // CELLS + length, now)
     return None
+
+
+def _ms_until(then: int, now: int) -> int:
+    """In how many milliseconds, soon where that was before now: a call of a request is counted in the window of its admission."""
+    return -(-(then - now) // 1_000) if then > now else SOON_MS

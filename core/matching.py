@@ -11,8 +11,10 @@ nobody had, or what the other of two had, keeps the keys that it has.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import translate
+from functools import reduce
+from operator import or_
 
 from core.draw import DRAWS, draw
 from core.registry import Route, StickyKey
@@ -36,13 +38,15 @@ class RouteIndex:
         self._shares = [int(route.share * WHOLE / 100) for route in self.routes]
         self._alike = [_alike(route) for route in self.routes]
 
-    def matching(self, plan: str | None, task: str | None, tenant: str, model: str | None, now: int) -> Iterator[int]:
+    def matching(
+        self, plan: str | None, task: str | None, tenant: str, names: Collection[str | None], now: int
+    ) -> Iterator[int]:  # fmt: skip
         """Places in `routes` of those that match and are in force at `now`, in rank; shares are not looked at.
 
-        What a request leaves out matches `*` alone; a request for a model matches only routes that name one.
+        What a request leaves out matches `*` alone; a request for a model, by any of its `names`, matches only routes that name one.
         """
         bits = self._plans.bits(plan or "") & self._tasks.bits(task or "") & self._tenants.bits(tenant)
-        bits &= self._models.bits(model)
+        bits &= reduce(or_, map(self._models.bits, names))
         while bits:
             place = (bits & -bits).bit_length() - 1
             bits &= bits - 1

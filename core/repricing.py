@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 from typing import Any, cast
 
 from core.facts import NO_PRICE
+from core.ids import derived
 from core.pricing import TOKEN_CLASSES, Price, cost_of
 from core.reply import NO_TOKENS
 from schemas.events import Costs, LlmUsage
@@ -58,7 +58,7 @@ def adjustment(charged: Charged, price: Price) -> LlmUsage | None:
     freed = usage["reserved_nano_usd"] if charged.cost is None else None
     event: dict[str, Any] = {
         **usage,
-        "attempt_id": str(uuid.uuid5(uuid.UUID(usage["attempt_id"]), f"adjustment:{charged.adjustments + 1}")),
+        "attempt_id": derived(usage["attempt_id"], f"adjustment:{charged.adjustments + 1}"),
         "adjusts": usage["attempt_id"],
         "tokens": NO_TOKENS,
         "costs": differences,

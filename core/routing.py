@@ -130,10 +130,10 @@ class Router:
             targets: tuple[Target, ...] = route.targets
         elif asked.model is None:
             return NoChoice(_no_route(asked))
-        elif self._models(name := self._full_name(asked.model), asked.now):
-            targets = (Target(name),)
-        else:
+        elif not self._models(name := self._full_name(asked.model), asked.now):
             return NoChoice(self._unknown(asked.model))
+        else:
+            targets, asked = (Target(name),), replace(asked, model=name)
         options: list[Option] = []
         dropped: list[Decision] = []
         refusals: list[Error] = []
@@ -159,7 +159,8 @@ class Router:
 
     def _route(self, asked: Asked) -> Route | None:
         """The route that holds."""
-        places = self._index.matching(asked.plan, asked.task, asked.tenant, asked.model, asked.now)
+        names = (asked.model,) if asked.model is None else {asked.model, self._full_name(asked.model)}
+        places = self._index.matching(asked.plan, asked.task, asked.tenant, names, asked.now)
         # Requests without the sticky field take a share one by one.
         return self._index.taking(places, lambda sticky: getattr(asked, sticky) or asked.request_id)
 

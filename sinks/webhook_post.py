@@ -72,14 +72,15 @@ class Receiver:
     def post(self, body: bytes, headers: dict[str, str]) -> None:
         """Send it; `NotTaken` unless the answer has a status of success. A redirect is not followed."""
         parts = self._parts
-        connection = self._connection()
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        connection = self._connection()
         try:
             connection.request(
                 "POST", path, body, {"content-type": "application/json", "user-agent": "Millstream", **headers}
             )
             status = connection.getresponse().status
-        except (OSError, HTTPException) as why:
+        # ValueError: a host's name with a label that no DNS holds, or a path with letters that no request line does.
+        except (OSError, HTTPException, ValueError) as why:
             raise NotTaken(f"{self.host} could not be reached ({type(why).__name__}).") from None
         finally:
             connection.close()

@@ -71,10 +71,10 @@ class Control:
             return
         match said["kind"]:
             case "cancel":
-                self._cancellations.cancel(said["subject"], said["tenant"])
                 task = asyncio.create_task(self._keep(said["subject"], said["tenant"], said["at"]))
                 self._keeping.add(task)
                 task.add_done_callback(self._keeping.discard)
+                self._cancellations.cancel(said["subject"], said["tenant"])
             case "refresh":
                 await self._refresh()
             case other:

@@ -15,7 +15,7 @@ from typing import Any
 from agents.abandoned import AbandonedCalls
 from agents.cancel import keep_cancelled
 from agents.outgoing import Encoder
-from config import answers, spare, upkeep
+from config import answers, energy, spare, upkeep
 from config.schema_registry import open_codec
 from config.settings import Settings
 from config.transactions import Transactions
@@ -175,6 +175,7 @@ async def _expire(tools: Tools, ledger: Transactions, calls: AbandonedCalls) -> 
             expired = await ledger.call(upkeep.expire, tools.clock())
             if expired:
                 LOG.warning("What was held for %d requests that nobody works on any more is given back.", expired)
+            await ledger.call(energy.expire, tools.clock())
 
 
 async def _purge(tools: Tools) -> None:
@@ -194,5 +195,6 @@ async def _carry(away: Transactions, tools: Tools) -> None:
         with contextlib.suppress(Exception):
             while carried := await away.call(spare.through):
                 await tools.transactions.call(spare.adopt, carried, tools.clock())
+                await tools.transactions.call(spare.answer, carried, tools.clock())
                 await away.call(spare.leave, carried)
                 LOG.warning("%d requests that were admitted unchecked are carried over into the ledger.", len(carried))

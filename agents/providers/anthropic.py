@@ -12,8 +12,10 @@ from agents.providers.anthropic_content import messages_of, tools_of
 from agents.providers.anthropic_stream import STREAMING
 from agents.providers.base import (
     answer_schema,
+    content_text,
     count,
     fields,
+    identifier,
     less,
     system_text,
     terms_text,
@@ -84,8 +86,8 @@ def translate_response(body: dict[str, Any]) -> Reply:
     return Reply(
         output=tuple(part for block in body["content"] if (part := _part(block)) is not None),
         finish_reason=FINISH.get(reason, "other"),
-        response_model=body.get("model"),
-        provider_response_id=body.get("id"),
+        response_model=identifier(body.get("model")),
+        provider_response_id=identifier(body.get("id")),
         tokens=usage_of(body),
         provider_usage=usage_json(body.get("usage")),
         terms=terms_of(body),
@@ -95,7 +97,7 @@ def translate_response(body: dict[str, Any]) -> Reply:
 def _part(block: dict[str, Any]) -> ContentPart | None:
     """The block as a part; None for thinking and for the traces of the provider's own tools, which are no answer."""
     if block["type"] == "text":
-        return text_part(block["text"])
+        return text_part(content_text(block["text"]))
     if block["type"] == "tool_use":
         return tool_call_part(block["id"], block["name"], orjson.dumps(block["input"]).decode())
     return None

@@ -72,6 +72,8 @@ def with_options(body: dict[str, Any], call: LlmCall, reserved: frozenset[str]) 
     return body
 
 
+#: More than any call has; what it costs, at any price, is still a number that an event can hold.
+MOST_TOKENS = 10**12
 #: What would replace the request's own tools.
 TOOL_OPTIONS = frozenset({"tools", "toolchoice", "toolconfig", "functions", "functioncall"})
 #: What a call may ask for without becoming dearer than its reservation, by the option's name.
@@ -113,17 +115,42 @@ def _json(field: str, text: str) -> Any:
         raise ProviderError(error("caller_invalid_request", message), "no") from None
 
 
-def tool_call_part(call_id: str | None, name: str, arguments: str | None) -> ContentPart:
-    """A content part that asks for a tool to be called; the arguments are a JSON object in text."""
+def tool_call_part(call_id: object, name: object, arguments: object) -> ContentPart:
+    """A content part that asks for a tool to be called; TypeError for a name or arguments of another type than theirs."""
+    if not isinstance(name, str):
+        raise TypeError(f"the name of a tool is of type {type(name).__name__}")
     return ContentPart(
         type="tool_call", text=None, media_type=None, url=None, data=None,
-        tool_call_id=call_id, tool_name=name, tool_arguments=arguments,
+        tool_call_id=identifier(call_id), tool_name=name, tool_arguments=arguments_text(arguments),
     )  # fmt: skip
 
 
+def arguments_text(arguments: object) -> str | None:
+    """The arguments of a call to a tool as the text of a JSON object, which some servers send as the object; else TypeError."""
+    if arguments is None or isinstance(arguments, str):
+        return arguments
+    if isinstance(arguments, dict):
+        return orjson.dumps(arguments).decode()
+    raise TypeError(f"the arguments of a tool are of type {type(arguments).__name__}")
+
+
+def content_text(content: object) -> str:
+    """The text of an answer, which some servers send as a list of parts, thoughts among them; TypeError for anything else."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "".join(content_text(part["text"]) for part in content if part["type"] == "text")
+    raise TypeError(f"the text is of type {type(content).__name__}")
+
+
+def identifier(value: object) -> str | None:
+    """An id or a model's name as text; None for what is neither text nor a number."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
 def count(value: object) -> int | None:
-    """A number of tokens as reported; None for whatever is not a whole number from 0 on."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """A number of tokens as reported; None for whatever is not a whole number from 0 on, or more than there can be."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else None
 
 
 def fields(value: object) -> dict[str, Any]:
@@ -141,13 +168,11 @@ def usage_json(usage: object) -> str | None:
     return None if usage is None else orjson.dumps(usage).decode()
 
 
-def used_only(
-    tokens: Tokens, usage: object, model: str | None, response_id: str | None, terms: str | None
-) -> Reply | None:
+def used_only(tokens: Tokens, usage: object, model: object, response_id: object, terms: str | None) -> Reply | None:
     """A reply that holds nothing but what a failed call used; None where the provider reported no tokens."""
     if all(reported is None for reported in tokens.values()):
         return None
-    return Reply((), "other", model, response_id, tokens, usage_json(usage), terms)
+    return Reply((), "other", identifier(model), identifier(response_id), tokens, usage_json(usage), terms)
 
 
 def is_empty(call: LlmCall, reply: Reply) -> bool:

@@ -15,6 +15,8 @@ from core.reply import Reply
 
 LONGEST_QUOTE = 300
 LONGEST_MESSAGE = 600
+#: A provider that asks for more is tried again after a day.
+LONGEST_WAIT_MS = 86_400_000
 HIDDEN = "[secret]"
 
 #: What keys look like in the texts of providers, and what one looks like whose middle is asterisks.
@@ -120,21 +122,26 @@ def said(body: object) -> str:
 
 
 def retry_after_ms(headers: Mapping[str, str], body: object, now: float) -> int | None:
-    """How long the provider asks to wait, in milliseconds; `now` in seconds since 1970.
+    """How long the provider asks to wait, in milliseconds, a day at most; `now` in seconds since 1970.
 
     Read from `retry-after-ms`, from `Retry-After` as seconds or as an HTTP date (RFC 9110, section 10.2.3), or from a
     `google.rpc.RetryInfo` in the body (https://cloud.google.com/apis/design/errors#error_details).
     """
     try:
-        if (wait := headers.get("retry-after-ms")) is not None:
-            return max(0, round(float(wait)))
-        if (wait := headers.get("retry-after")) is not None:
-            return max(0, round(_seconds(wait, now) * 1_000))
-        for detail in _details(body):
-            if str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
-                return max(0, round(float(str(detail["retryDelay"]).removesuffix("s")) * 1_000))
+        asked = _asked_seconds(headers, body, now)
+        return None if asked is None else min(max(0, round(asked * 1_000)), LONGEST_WAIT_MS)
     except (ValueError, OverflowError, KeyError):
         return None
+
+
+def _asked_seconds(headers: Mapping[str, str], body: object, now: float) -> float | None:
+    if (wait := headers.get("retry-after-ms")) is not None:
+        return float(wait) / 1_000
+    if (wait := headers.get("retry-after")) is not None:
+        return _seconds(wait, now)
+    for detail in _details(body):
+        if str(detail.get("@type", "")).endswith("google.rpc.RetryInfo"):
+            return float(str(detail["retryDelay"]).removesuffix("s"))
     return None
 
 

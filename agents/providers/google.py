@@ -15,7 +15,9 @@ from google.genai import errors, types
 
 from agents.providers.base import (
     answer_schema,
+    content_text,
     fields,
+    identifier,
     system_text,
     tool_call_part,
     usage_json,
@@ -90,8 +92,8 @@ def translate_response(body: dict[str, Any]) -> Reply:
     return Reply(
         output=output,
         finish_reason="tool_calls" if output and output[-1]["type"] == "tool_call" else finish,
-        response_model=body.get("modelVersion"),
-        provider_response_id=body.get("responseId"),
+        response_model=identifier(body.get("modelVersion")),
+        provider_response_id=identifier(body.get("responseId")),
         tokens=usage_of(body),
         provider_usage=usage_json(usage),
         terms=terms_of(body),
@@ -111,10 +113,11 @@ def _parts(content: dict[str, Any], response_id: str) -> list[ContentPart]:
             call_id = function.get("id") or f"{response_id}-{len(parts)}"
             parts.append(tool_call_part(call_id, function["name"], arguments))
         elif part.get("text") and not part.get("thought"):
+            text = content_text(part["text"])
             if parts and parts[-1]["type"] == "text":
-                parts[-1] = text_part(f"{parts[-1]['text']}{part['text']}")
+                parts[-1] = text_part(f"{parts[-1]['text']}{text}")
             else:
-                parts.append(text_part(part["text"]))
+                parts.append(text_part(text))
     return parts
 
 

@@ -12,8 +12,10 @@ import openai
 
 from agents.providers.base import (
     answer_schema,
+    content_text,
     count,
     fields,
+    identifier,
     less,
     terms_text,
     tool_call_part,
@@ -77,8 +79,8 @@ def translate_response(body: dict[str, Any]) -> Reply:
     return Reply(
         output=tuple(_parts(message)),
         finish_reason=FINISH.get(reason, "other"),
-        response_model=body.get("model"),
-        provider_response_id=body.get("id"),
+        response_model=identifier(body.get("model")),
+        provider_response_id=identifier(body.get("id")),
         tokens=tokens,
         provider_usage=usage_json(body.get("usage")),
         terms=terms,
@@ -86,7 +88,7 @@ def translate_response(body: dict[str, Any]) -> Reply:
 
 
 def _parts(message: Mapping[str, Any]) -> list[ContentPart]:
-    parts = [text_part(str(message["content"]))] if message.get("content") else []
+    parts = [text_part(content_text(message["content"]))] if message.get("content") else []
     for tool_call in message.get("tool_calls") or ():
         function = tool_call["function"]
         parts.append(tool_call_part(tool_call.get("id"), function["name"], function.get("arguments")))

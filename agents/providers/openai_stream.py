@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agents.providers.base import arguments_text, content_text
 from agents.providers.streamed import Streaming, parsed
 
 DONE = "[DONE]"
@@ -43,13 +44,13 @@ class ChunkAssembler:
         # Thinking has other names with every server.
         brought = any(value for name, value in delta.items() if name != "role")
         self.advanced |= brought or choice.get("finish_reason") is not None
-        for name, said in self._said.items():
-            if delta.get(name):
-                said.append(delta[name])
+        pieces = {name: content_text(delta[name]) for name in self._said if delta.get(name)}
+        for name, piece in pieces.items():
+            self._said[name].append(piece)
         for piece in delta.get("tool_calls") or ():
             self._add_tool_call(piece)
-        if delta.get("content"):
-            return str(delta["content"])
+        if pieces.get("content"):
+            return pieces["content"]
         return "" if delta.get("tool_calls") else None
 
     def _add_tool_call(self, piece: dict[str, Any]) -> None:
@@ -62,7 +63,7 @@ class ChunkAssembler:
         function = piece.get("function") or {}
         call["id"] = piece.get("id") or call["id"]
         call["function"]["name"] = function.get("name") or call["function"]["name"]
-        call["function"]["arguments"] += function.get("arguments") or ""
+        call["function"]["arguments"] += arguments_text(function.get("arguments")) or ""
 
     def reported(self) -> dict[str, Any]:
         """Id, model, service tier and usage."""

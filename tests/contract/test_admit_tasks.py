@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from config.settings import Settings
 from config.tasks import Tasks
 from config.transactions import Transactions
 from core.outcome import Emit, Outgoing, Record
+from core.registry import Route, Target
 from core.topics import REQUESTS
 from schemas.codec import Codec, Event
 from schemas.events import LlmRequest
@@ -46,15 +48,17 @@ def admit(tmp_path: Path) -> Callable[..., list[Outgoing]]:
     engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
     create_tables(engine)
 
-    def deal(*requests: LlmRequest, **changes: Any) -> list[Outgoing]:
+    def deal(*requests: LlmRequest, route: Route | None = None, **changes: Any) -> list[Outgoing]:
         settings = Settings(tasks_dir=str(tmp_path), **changes)
+        registry = from_environment(settings)
+        registry = registry if route is None else replace(registry, routes=(route,))
 
         async def nowhere(_: str) -> int | None:
             return None
 
         async def run() -> list[Outgoing]:
             transactions = Transactions(engine, most=10, linger=0.001)
-            planner = Planner(lambda: from_environment(settings), dict, settings.models, 4_096)
+            planner = Planner(lambda: registry, dict, settings.models, 4_096)
             stage = Admit(
                 CODEC, Ledgers(transactions), lambda: Tasks.load(settings), planner, AdmitRules(settings.max_request_bytes, ()), nowhere,
                 lambda: NOON,
@@ -87,6 +91,15 @@ def test_a_call_holds_the_messages_and_the_version(admit: Callable[..., list[Out
     assert (call["route"], call["provider"], call["prompt_version"]) == ("extraction", "google", "greet/v1")
     assert (call["request"]["task"], call["request"]["input"]) == ("greet", None)
     assert [part["text"] for part in call["request"]["messages"][0]["content"]] == ["Greet {{ who }}."]
+
+
+def test_a_call_has_the_bound_of_its_route(admit: Callable[..., list[Outgoing]]) -> None:
+    """The calls that a route allows are on the request in the call, the same when it is sent again and the route has gone."""
+    asking = request(model=None, task="bounded", max_attempts=5)
+    route = Route("bounded", (Target("openai/gpt-5-mini"),), task="bounded", max_attempts=2)
+    sent = admit(asking, route=route)
+    assert decoded(sent[0])["request"] == {**asking, "max_attempts": 2}
+    assert admit(asking) == sent
 
 
 def test_a_repetition_is_the_same_call_when_the_task_has_changed(

@@ -82,8 +82,9 @@ class Bank:
             settling.settle(db, [settling.Settlement(one, number, 60, 100, 7, "openai/gpt-5", NOW)])
 
     def expire(self, now: int) -> None:
-        with self.engine.begin() as db:
-            upkeep.expire(db, now)
+        for expire in (upkeep.expire, energy.expire):
+            with self.engine.begin() as db:
+                expire(db, now)
 
     def balance(self, user: str = "ana", now: int = NOW) -> Balance:
         with reading(self.engine) as db:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, event, select
 
-from config import ledger, limits, settling, upkeep
+from config import counting, ledger, limits, settling, upkeep
 from config.audit import balances
 from config.database import reading
 from config.limit_audit import counted
@@ -19,7 +19,7 @@ from config.limit_models import COUNTERS, LIMIT_ALERTS
 from config.models import ACCOUNTS, ATTEMPTS, REQUESTS
 from core.accounts import path_of
 from core.attempts import Begin, OverLimit
-from core.limits import Amounts, Asking, Limit
+from core.limits import SOON_MS, Amounts, Asking, Limit
 
 NOW = 1_795_258_680_000_000
 SECOND, DAY = 1_000_000, 86_400_000_000
@@ -319,6 +319,83 @@ def test_what_is_held_for_an_abandoned_request_expires(book: Book) -> None:
     assert book.counts() == {("/acme", "usd per day"): (10, 100), ("/acme", "concurrent"): (0, 1)}
     with book.engine.begin() as db:
         assert upkeep.expire(db, NOW + DAY) == 0
+
+
+def test_what_is_held_again_after_it_expired_expires_again(book: Book) -> None:
+    """A request that went on and was left alone once more has its time once more, its open call is found, and nothing is left of it."""
+    book.put(Limit("/acme", "concurrent", None, 1))
+    one, _ = book.admit(expires_at=NOW + SECOND)
+    with book.engine.begin() as db:
+        assert upkeep.expire(db, NOW + SECOND) == 1
+    assert isinstance(book.start(one, now=NOW + DAY), Begin)
+    assert book.admit(now=NOW + DAY)[1].kind == "refused"
+    with book.engine.begin() as db:
+        assert upkeep.abandoned(db, NOW + DAY) == []
+        [found] = upkeep.abandoned(db, NOW + DAY + SECOND)
+    assert (found.request_id, found.number, found.usage) == (one, 1, None)
+    book.end(one, 1, 0, answer=None)
+    book.settle(one, 1, 0)
+    with book.engine.begin() as db:
+        assert upkeep.expire(db, NOW + DAY + SECOND) == 1
+    assert book.counts() == {("/acme", "concurrent"): (0, 0)}
+
+
+def test_a_request_that_comes_twice_at_once_is_judged_each_time(book: Book) -> None:
+    """In one transaction: where the first has no room and the second asks for less, and where one id is used by two tenants."""
+    book.put(Limit("/acme", "usd", "day", 50))
+
+    def entry(one: str, tenant: str, nano: int) -> ledger.Admission:
+        asking = Asking(path_of(tenant, None, None, None), None, ("openai/gpt-5",), Amounts(nano, 1))
+        return ledger.Admission(one, bytes(32), tenant, nano, None, NOW, b"", asking)
+
+    dear, theirs = str(uuid.uuid4()), str(uuid.uuid4())
+    entries = [entry(dear, "acme", 60), entry(dear, "acme", 40), entry(theirs, "acme", 60), entry(theirs, "globex", 60)]
+    with book.engine.begin() as db:
+        found = ledger.admit(db, entries)
+    assert [admitted.kind for admitted in found] == ["refused", "new", "refused", "new"]
+    assert book.counts() == {("/acme", "usd per day"): (0, 40)}
+
+
+def test_a_further_call_is_told_when_there_is_room_from_its_own_time_on(book: Book) -> None:
+    """It counts in the window of its request's admission, and is told how long that still is, or to ask again soon where it is over."""
+    book.put(Limit("/acme", "tokens", "hour", 15))
+    hour = NOW // (3_600 * SECOND) * 3_600 * SECOND
+    one, _ = book.admit(now=hour)
+    book.start(one, now=hour)
+    book.end(one, 1, 90, answer=None)
+    book.settle(one, 1, 90, tokens=10)
+    for minutes, waits in ((50, 600_000), (120, SOON_MS)):
+        step = book.start(one, now=hour + minutes * 60 * SECOND)
+        assert isinstance(step, OverLimit)
+        assert step.error["retry_after_ms"] == waits
+
+
+def test_what_a_limit_counted_that_is_there_no_more_is_locked_in_its_turn(book: Book) -> None:
+    """A settlement reads and locks all cells that it changes before it changes the first."""
+    book.put(Limit("/", "usd", "day", 500), Limit("/acme", "usd", "day", 500))
+    one, _ = book.admit()
+    book.start(one)
+    book.end(one, 1, 60)
+    book.put(remove=[Limit("/", "usd", "day", 500)])
+    asked: list[tuple[str, Any]] = []
+    event.listen(book.engine, "before_cursor_execute", lambda *about: asked.append((about[2], about[3])))
+    book.settle(one, 1, 60)
+    locked = next(str(values) for text, values in asked if text.startswith("SELECT counters"))
+    assert "'/'" in locked and "'/acme'" in locked
+    assert book.counts() == {("/acme", "usd per day"): (60, 0), ("/", "usd per day"): (60, 0)}
+
+
+def test_a_sliding_counts_last_cell_stays_its_last_one(book: Book) -> None:
+    """What was admitted unchecked is counted later, in an older cell: whoever waits still learns of the newest."""
+    book.put(Limit("/acme", "requests", "minute", 5, sliding=True))
+    heads = select(COUNTERS.c.used).where(COUNTERS.c.subject.startswith("last of"))
+    book.admit(now=NOW)
+    with book.engine.connect() as db:
+        last = db.execute(heads).scalar_one()
+    asking = Asking(path_of("acme", None, None, None), None, ("openai/gpt-5",), Amounts(1, 1))
+    with book.engine.begin() as db:
+        counting.unheld(db, limits.current(db), [(asking, NOW - 600 * SECOND, 1)])
+        assert db.execute(heads).scalar_one() == last
 
 
 def test_a_new_limit_counts_what_the_ledger_knows_of_its_window(book: Book) -> None:

@@ -105,6 +105,7 @@ def test_every_account_and_window_can_be_limited(arguments: tuple[str, ...], sta
         (("acme", "--usd-per-month", "five"), "usd_per_month is 'five'; write an amount of USD"),
         (("acme", "--usd-per-month", "0.0000000001"), "usd_per_month is 0.0000000001"),
         (("acme", "--usd-per-month", "nan"), "write an amount of USD"),
+        (("acme", "--usd-per-month", "9e999999"), "usd_per_month is 9e999999; write an amount of USD"),
         (("acme", "--requests-per-minute", "1.5"), "requests_per_minute is 1.5; write a whole number"),
         (("acme", "--requests-per-minute", "1e30"), "from 0 to 9,223,372,036,854,775,807"),
         (("acme", "--usd-per-year", "5"), "--usd-per-year"),

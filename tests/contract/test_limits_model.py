@@ -242,6 +242,8 @@ class LimitsMachine(RuleBasedStateMachine):
         if fits:
             if further and wants is not None:
                 asked.held = held | {key: held.get(key, 0) + more for key, more in wants.items()}
+                if asked.expired and asked.expires_at is not None:
+                    asked.expires_at += self.now - asked.at
                 asked.reserved, asked.expired = max(asked.reserved, needed["usd"]), False
             asked.calls.append(Call(len(asked.calls) + 1))
 
@@ -289,9 +291,9 @@ class LimitsMachine(RuleBasedStateMachine):
         with self.engine.begin() as db:
             upkeep.expire(db, self.now)
         for asked in self.requests:
-            overdue = asked.expires_at is not None and asked.expires_at <= self.now
+            overdue = not asked.expired and asked.expires_at is not None and asked.expires_at <= self.now
             if overdue and not asked.answered and all(call.settled for call in asked.calls):
-                asked.expired, asked.reserved, asked.held, asked.expires_at = True, 0, {}, None
+                asked.expired, asked.reserved, asked.held = True, 0, {}
 
     @invariant()
     def what_stands_is_what_adds_up(self) -> None:

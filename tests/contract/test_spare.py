@@ -78,6 +78,8 @@ def carry(aside: Engine, engine: Engine) -> int:
         found = spare.through(db)
     with engine.begin() as db:
         spare.adopt(db, found, NOON)
+    with engine.begin() as db:
+        spare.answer(db, found, NOON)
     with aside.begin() as db:
         spare.leave(db, found)
     return len(found)

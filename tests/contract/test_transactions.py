@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -53,6 +54,33 @@ def test_one_bad_entry_fails_alone(engine: Engine) -> None:
     found = asyncio.run(run())
     assert isinstance(found[3], ValueError)
     assert [f for n, f in enumerate(found) if n != 3] == [0, 1, 2, 4, 5]
+
+
+def test_whose_caller_has_gone_is_not_run(engine: Engine) -> None:
+    """Also where it goes while the transaction of another operation is under way."""
+    ran: list[str] = []
+
+    def slow(_: Connection, entries: Sequence[str]) -> list[str]:
+        time.sleep(0.3)
+        ran.extend(entries)
+        return list(entries)
+
+    def quick(_: Connection, entries: Sequence[str]) -> list[str]:
+        ran.extend(entries)
+        return list(entries)
+
+    async def run() -> None:
+        transactions = Transactions(engine, most=10, linger=0.01)
+        first = asyncio.create_task(transactions.run(slow, "slow"))
+        second = asyncio.create_task(transactions.run(quick, "quick"))
+        await asyncio.sleep(0.1)
+        second.cancel()
+        assert await first == "slow"
+        assert await transactions.run(quick, "later") == "later"
+        await transactions.close()
+
+    asyncio.run(run())
+    assert ran == ["slow", "later"]
 
 
 def test_a_database_that_is_away_is_waited_for(engine: Engine) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from agents.cancel import REMEMBERED, Cancellation, Cancellations, Cancelled
+from core.errors import error
 
 ID = "0190163d-8694-739b-aea5-966c26f8ad91"
 
@@ -33,6 +34,35 @@ def run(use: Callable[[Cancellations, Cancellation], Awaitable[None]]) -> None:
             await use(known, cancellation)
 
     asyncio.run(main())
+
+
+def test_a_second_cancellation_while_the_first_takes_effect_changes_nothing() -> None:
+    """Work that is closing its connection is left to it, whoever else gives the request up meanwhile."""
+
+    async def use(known: Cancellations, cancellation: Cancellation) -> None:
+        closed, ends = asyncio.Event(), list[str]()
+
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                closed.set()
+                await asyncio.sleep(0.05)
+                ends.append("closed")
+
+        under_way = asyncio.create_task(cancellation.unless(work()))
+        await asyncio.sleep(0)
+        known.cancel(ID, "acme")
+        await closed.wait()
+        known.cancel(ID, "acme")
+        assert cancellation.break_off(error("pipeline_superseded", "Another one answered."))
+        with pytest.raises(Cancelled) as cancelled:
+            await under_way
+        assert cancelled.value.failure().error["code"] == "caller_cancelled"
+        assert ends == ["closed"]
+        assert not cancellation.break_off(error("pipeline_superseded", "Nothing is under way."))
+
+    run(use)
 
 
 @pytest.mark.parametrize("tenant", [None, "acme"])

@@ -44,6 +44,20 @@ def test_only_a_route_that_says_so_hedges_and_only_what_is_known_is_waited_for()
     assert waits(hedge=True, on_unknown_outcome="fail") == waits(hedge=True, max_attempts=1) == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("asked_for", "routes", "most"), [(None, 1, 1), (3, 2, 2), (1, 5, 1), (2, None, 2), (None, None, None)]
+)
+def test_a_route_bounds_the_calls_of_a_request(asked_for: int | None, routes: int | None, most: int | None) -> None:
+    """The request's own bound holds beside it, and what may be called once is not hedged."""
+    known = from_environment(Settings(), NOON)
+    route = Route("r", tuple(map(Target, MODELS)), task="t", hedge=True, max_attempts=routes)
+    planner = Planner(lambda: Registry(known.providers, known.models, (route,)), lambda: STANDINGS, {}, 1_000)
+    plan = planner.plan(Prepared(request(model=None, task="t", max_attempts=asked_for), "t", None, False), NOON)
+    assert isinstance(plan, Plan)
+    assert plan.max_attempts == most
+    assert (plan.fields["candidates"][0]["hedge_after_us"] is None) == (most == 1)
+
+
 def test_a_models_default_bounds_an_answer_that_nothing_else_bounds() -> None:
     """It holds for that candidate alone, its bound and what limits hold included; a limit of the request comes before it."""
     known = from_environment(Settings(), NOON)

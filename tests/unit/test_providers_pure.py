@@ -387,12 +387,13 @@ RETRY_INFO = {"error": {"details": [{"@type": "type.googleapis.com/google.rpc.Re
         ({"retry-after-ms": "1250", "retry-after": "7"}, "", 1_250),
         ({"retry-after": "Thu, 09 Oct 2025 08:53:30 GMT"}, "", 10_000),
         ({"retry-after": "Thu, 09 Oct 2025 08:53:00 GMT"}, "", 0),
+        ({"retry-after": "1767225600000000"}, "", 86_400_000), ({"retry-after-ms": "1e20"}, "", 86_400_000),
         ({"retry-after": "soon"}, "", None), ({"retry-after": "inf"}, "", None), ({"retry-after-ms": "nan"}, "", None),
         ({}, RETRY_INFO, 3_500), ({}, [RETRY_INFO], 3_500), ({}, {"error": {"details": "none"}}, None), ({}, "", None),
     ],
 )  # fmt: skip
 def test_retry_after_in_all_its_forms(headers: dict[str, str], body: object, wait: int | None) -> None:
-    """Seconds, an HTTP date, milliseconds and Gemini's RetryInfo are read; nonsense is no wait at all."""
+    """Seconds, an HTTP date, milliseconds and Gemini's RetryInfo are read, a day at most; nonsense is no wait at all."""
     assert retry_after_ms(headers, body, NOW) == wait
 
 

@@ -306,6 +306,22 @@ def test_a_model_without_a_provider_is_the_default_providers() -> None:
     assert refused.error["code"] == "caller_unknown_model"
 
 
+def test_a_route_for_a_model_holds_for_its_short_name_too() -> None:
+    """Asked for without its provider it is the default provider's model: its route holds, and it was asked for, no deployment of an alias."""
+    registry = Registry(
+        {"p": Provider("p", "openai", default=True)}, (model("a"), model("b"), model("c")),
+        (Route("cap", (Target("p/b"),), model="p/a"),),
+    )  # fmt: skip
+    chooses = Router(registry)
+    for name in ("a", "p/a"):
+        choice = chooses.choose(ask(model=name), conditions())
+        assert isinstance(choice, Choice) and choice.route is not None
+        assert (choice.route.name, choice.candidates[0].model.full_name) == ("cap", "p/b")
+    plain = chooses.choose(ask(model="c"), conditions())
+    assert isinstance(plain, Choice)
+    assert (plain.route, plain.decisions[0]["reason"]) == (None, "asked for")
+
+
 def test_deployments_of_an_alias_are_drawn_by_their_weight() -> None:
     """Three in four requests go to the deployment with weight 3, the other follows; weight 0 is only a reserve."""
     one = router(

@@ -53,6 +53,13 @@ def test_a_private_address_is_only_reached_where_that_is_allowed(server: Countin
     assert server.asked == 1
 
 
+@pytest.mark.parametrize("url", [f"https://{'a' * 64}.com/", "https://a..b.corp/x", "http://127.0.0.1:9/\u00e9"])
+def test_what_no_request_can_be_sent_to_is_not_reached(url: str) -> None:
+    """A name that no DNS holds, or letters that no request line does, end with the reason, not the sink."""
+    with pytest.raises(NotTaken, match="could not be reached"):
+        Receiver(url, private=True).post(b"{}", {})
+
+
 @pytest.mark.parametrize("status", [199 + 103, 400, 410, 500])
 def test_only_success_counts_as_taken(server: Counting, status: int) -> None:
     """A redirect is not followed, and an error is told by the host and status, without the path, which may be a secret."""
