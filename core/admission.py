@@ -51,6 +51,10 @@ def _invalid_fields(request: LlmRequest) -> Iterator[tuple[str, object, str]]:
             yield name, label, "free of NUL characters"
     if request["created_at"] <= 0:
         yield "created_at", request["created_at"], "a time after 1970"
+    if request["max_attempts"] is not None and request["max_attempts"] < 1:
+        yield "max_attempts", request["max_attempts"], "1 or more calls"
+    if request["max_cost_nano_usd"] is not None and request["max_cost_nano_usd"] < 0:
+        yield "max_cost_nano_usd", request["max_cost_nano_usd"], "0 or more nano-USD"
     if not request["messages"]:
         yield "messages", "empty", "at least one message"
     yield from invalid_messages(request["messages"])

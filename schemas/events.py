@@ -236,7 +236,7 @@ class LlmRequest(TypedDict):
     """
     max_attempts: int | None
     """
-    Most provider calls for this request, over all candidates; the deployment's own bound still holds.
+    Most provider calls for this request, over all candidates; a route may allow fewer, and the deployment bounds the calls to each candidate.
     """
     max_cost_nano_usd: int | None
     """

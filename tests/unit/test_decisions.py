@@ -39,6 +39,8 @@ def parameters(**changes: Any) -> Any:
         ({"tenant": "a\x00b"}, ["tenant", "NUL"]),
         ({"created_at": 0}, ["created_at", "0"]),
         ({"messages": []}, ["messages", "empty"]),
+        ({"max_attempts": 0}, ["max_attempts", "0", "1 or more"]),
+        ({"max_cost_nano_usd": -1}, ["max_cost_nano_usd", "-1", "0 or more"]),
         ({"messages": messages("wizard")}, ["messages[0].role", "'wizard'", "assistant"]),
         ({"messages": [{"role": "user", "content": []}]}, ["messages[0].content"]),
         ({"messages": messages(type="hologram")}, ["content[0].type", "'hologram'"]),
