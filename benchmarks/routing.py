@@ -66,7 +66,7 @@ def main() -> int:
         "decision": lambda one: router.choose(one, conditions),
         "decision, each tenant for the first time": lambda one: router.choose(one, conditions),
         "plan, the decision with bounds and feature checks": lambda one: planner.plan(prepared[one], NOON),
-        "route of it": lambda one: next(index.matching(one.plan, one.task, one.tenant, (one.model,), one.now), None),
+        "route of it": lambda one: next(index.matching(one.plan, one.task, one.tenant, one.model, one.now), None),
         "bare loop over the routes": bare,
         "request read": lambda one: asked(event, 4_096, NOON),
     }

@@ -11,10 +11,8 @@ nobody had, or what the other of two had, keeps the keys that it has.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import translate
-from functools import reduce
-from operator import or_
 
 from core.draw import DRAWS, draw
 from core.registry import Route, StickyKey
@@ -39,14 +37,17 @@ class RouteIndex:
         self._alike = [_alike(route) for route in self.routes]
 
     def matching(
-        self, plan: str | None, task: str | None, tenant: str, names: Collection[str | None], now: int
+        self, plan: str | None, task: str | None, tenant: str, model: str | None, now: int, full_name: str | None = None
     ) -> Iterator[int]:  # fmt: skip
         """Places in `routes` of those that match and are in force at `now`, in rank; shares are not looked at.
 
-        What a request leaves out matches `*` alone; a request for a model, by any of its `names`, matches only routes that name one.
+        What a request leaves out matches `*` alone; a request for a model matches only routes that name one, by its name as it was
+        given or by its full one.
         """
         bits = self._plans.bits(plan or "") & self._tasks.bits(task or "") & self._tenants.bits(tenant)
-        bits &= reduce(or_, map(self._models.bits, names))
+        bits &= (
+            self._models.bits(model) if full_name is None else self._models.bits(model) | self._models.bits(full_name)
+        )
         while bits:
             place = (bits & -bits).bit_length() - 1
             bits &= bits - 1

@@ -159,8 +159,9 @@ class Router:
 
     def _route(self, asked: Asked) -> Route | None:
         """The route that holds."""
-        names = (asked.model,) if asked.model is None else {asked.model, self._full_name(asked.model)}
-        places = self._index.matching(asked.plan, asked.task, asked.tenant, names, asked.now)
+        model = asked.model
+        full_name = None if model is None else self._full_name(model)
+        places = self._index.matching(asked.plan, asked.task, asked.tenant, model, asked.now, full_name)
         # Requests without the sticky field take a share one by one.
         return self._index.taking(places, lambda sticky: getattr(asked, sticky) or asked.request_id)
 
