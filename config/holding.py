@@ -112,6 +112,14 @@ class Further:
         return self.request.asking is not None and bool(self.charged or self.request.expired_at)
 
     @property
+    def expires_at(self) -> int | None:
+        """Until when it is held for, if nobody works on it then; where that is over, it begins anew."""
+        until: int | None = self.request.expires_at
+        if until is None or self.request.expired_at is None:
+            return until
+        return until + self.now - int(self.request.admitted_at)
+
+    @property
     def ask(self) -> Ask:
         """What its request has to hold: what a settled call used is no longer held, what any other can cost is."""
         unsettled = [call for call in self.charged if not call.settled]
@@ -147,13 +155,10 @@ def hold_more(db: Connection, calls: Sequence[Further]) -> list[Step]:
             steps[one] = OverLimit(till.shorts[one])
             continue
         more = max(0, (ask.asking.amounts.nano or 0) - request.reserved_nano)
-        expires_at = request.expires_at
-        if request.expired_at is not None and expires_at is not None:
-            expires_at += call.now - request.admitted_at
         kept.append({
             "of": one, "charges": counting.packed(counting.merged(counting.unpacked(request.charges), verdict)),
             "energy": (None if till is None else till.held(one)) or request.energy, "expired_at": None,
-            "expires_at": expires_at, "reserved_nano": request.reserved_nano + more,
+            "expires_at": call.expires_at, "reserved_nano": request.reserved_nano + more,
         })  # fmt: skip
         moves[request.account, request.window] += more
     if till is not None:
