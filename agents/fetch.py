@@ -7,6 +7,7 @@ connection goes to the address that was looked at, so that a name cannot change 
 from __future__ import annotations
 
 import asyncio
+import codecs
 import html
 import re
 import socket
@@ -19,6 +20,8 @@ from yarl import URL
 
 from core.addresses import is_public, url_problem
 
+#: How the codecs of charsets begin that pages are written in (https://encoding.spec.whatwg.org/#names-and-labels).
+CHARSETS = ("utf-8", "utf-16", "ascii", "iso8859", "cp125", "koi8", "shift_jis", "euc_", "gb", "big5")
 READABLE = ("text/html", "application/xhtml+xml", "text/plain", "text/markdown", "application/json")
 REDIRECTS = (301, 302, 303, 307, 308)
 #: Elements whose content nobody reads, and those that stand on lines of their own.
@@ -110,15 +113,21 @@ async def _text(answer: aiohttp.ClientResponse, bounds: Bounds) -> str:
         body += chunk
         if len(body) > bounds.bytes:
             raise NotFetched(f"It has more than {bounds.bytes} bytes.")
-    try:
-        text = body.decode(answer.charset or "utf-8", "replace")
-    except LookupError:
-        text = body.decode("utf-8", "replace")
+    text = body.decode(_codec(answer.charset), "replace")
     if answer.content_type in READABLE[:2]:
         text = await asyncio.to_thread(text_of_html, text)
     if not text.strip():
         raise NotFetched("It has no text.")
     return text
+
+
+def _codec(charset: str | None) -> str:
+    """The codec of a charset that pages have; UTF-8 for any other, as for one that would take long, such as punycode."""
+    try:
+        found = codecs.lookup(charset or "utf-8").name
+    except LookupError:
+        return "utf-8"
+    return found if found.startswith(CHARSETS) else "utf-8"
 
 
 def text_of_html(page: str) -> str:

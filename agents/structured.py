@@ -15,17 +15,20 @@ import orjson
 from jsonschema import Draft202012Validator, SchemaError, ValidationError, validators
 from jsonschema.exceptions import best_match
 from jsonschema.protocols import Validator
-from referencing import Registry, Resource
+from referencing import Registry, Resource, Specification
 from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
+from referencing.jsonschema import specification_with
 
 from config.json_strings import FORMATS, begin, follow_pattern, matcher
 from core.errors import ProviderError, error
 from core.reply import Reply, text_part
 from schemas.events import Error, LlmCall, LlmRequest, Message
 
-#: References that may be followed while one answer is looked at; a few of them in a chain can double the work each.
-MOST_REFERENCES = 20_000
+#: Keywords that may be applied while one answer is looked at, some tenths of a second; a few of them in a chain can double the
+#: work each. Of a keyword with a long list, such as `enum`, every `ENTRIES` entries count as one more.
+MOST_KEYWORDS, ENTRIES = 100_000, 50
+#: Objects and lists that the schemas of a request may have together: each takes a fifth of a millisecond to check.
+MOST_PLACES = 2_000
 LONGEST_PROBLEM = 300
 #: Characters of a schema up to which it is remembered.
 LONGEST_KEPT = 20_000
@@ -35,7 +38,7 @@ REPAIR = (
     "Your last answer does not follow the JSON schema that it has to follow: {problem}\n"
     "Answer again, with JSON that follows the schema and nothing else."
 )
-_left: ContextVar[list[int]] = ContextVar("references left")
+_left: ContextVar[list[int]] = ContextVar("keywords left")
 
 
 class _Unusable(ValueError):
@@ -47,7 +50,12 @@ def schema_problem(request: LlmRequest) -> Error | None:
     schemas = [(f"tools[{n}].parameters", tool["parameters"], False) for n, tool in enumerate(request["tools"])]
     if (text := request["parameters"]["response_format"]) is not None:
         schemas.append(("parameters.response_format", text, True))
+    left = MOST_PLACES
     for name, text, followed in schemas:
+        left -= _places(text)
+        if left < 0:
+            said = f"the request's schemas have more than {MOST_PLACES:,} objects and lists together; make them shorter"
+            return error("caller_invalid_request", f"Field {name} is one schema too many: {said}.")
         try:
             _validator(text, followed)
         except _Unusable as why:
@@ -61,7 +69,7 @@ def answer_problem(request: LlmRequest, reply: Reply) -> str | None:
     An answer that asks for tools is none yet.
     """
     schema = request["parameters"]["response_format"]
-    if schema is None or reply.finish_reason == "tool_calls":
+    if schema is None or any(part["type"] == "tool_call" for part in reply.output):
         return None
     try:
         answer = orjson.loads(answer_text(reply))
@@ -98,11 +106,12 @@ def answer_text(reply: Reply) -> str:
 
 
 def _first_problem(validator: Validator, answer: Any) -> str | None:
-    _left.set([MOST_REFERENCES])
+    _left.set([MOST_KEYWORDS])
     begin()
     try:
         found = best_match(islice(validator.iter_errors(answer), 20))
-    except (RecursionError, ArithmeticError, Unresolvable) as why:
+    except Exception as why:
+        # Whatever a schema leads the library to, the answer is paid for and its usage is kept.
         return f"it cannot be checked ({type(why).__name__})."
     if found is None:
         return None
@@ -125,7 +134,7 @@ def _made(text: str, followed: bool) -> Validator:
         dialect.check_schema(schema)
         without = {key: value for key, value in schema.items() if key != "$schema"}
         if followed:
-            _check_closed(without)
+            _check_closed(without, specification_with(str(dialect.META_SCHEMA["$schema"])))
         return _careful(dialect)(without, registry=Registry(), format_checker=FORMATS)
     except orjson.JSONDecodeError as why:
         raise _Unusable(f"it is not JSON ({why}).") from None
@@ -139,11 +148,19 @@ def _made(text: str, followed: bool) -> Validator:
 _kept = lru_cache(maxsize=1_024)(_made)
 
 
-def _check_closed(schema: dict[str, Any]) -> None:
+@lru_cache(maxsize=1_024)
+def _places(text: str) -> int:
+    """How many objects and lists are in a JSON text; more where its texts have brackets."""
+    return text.count("{") + text.count("[")
+
+
+def _check_closed(schema: dict[str, Any], dialect: Specification[Any]) -> None:
     """`_Unusable` for a schema that points outside itself, or has what answers cannot be checked against safely."""
-    resource = Resource.from_contents(schema, default_specification=DRAFT202012)
+    resource = dialect.create_resource(schema)
     resolver = Registry().with_resource(resource.id() or "", resource).resolver(base_uri=resource.id() or "")
-    for part in _subschemas(resource):
+    parts = list(_subschemas(resource))
+    known = {id(part) for part in parts}
+    for part in parts:
         for keyword in ("patternProperties", "$schema"):
             if keyword in part:
                 raise _Unusable(f"{keyword} is not offered inside it; leave it out.")
@@ -160,9 +177,11 @@ def _check_closed(schema: dict[str, Any]) -> None:
                     f"it refers to {str(reference)[:100]!r}; nothing is fetched, so write that schema into it."
                 )
             try:
-                resolver.lookup(reference)
+                found = resolver.lookup(reference).contents
             except Unresolvable:
                 raise _Unusable(f"it refers to {str(reference)[:100]!r}, which it does not have.") from None
+            if not isinstance(found, bool) and id(found) not in known:
+                raise _Unusable(f"it refers to {str(reference)[:100]!r}, which is no schema; write that under $defs.")
 
 
 def _subschemas(resource: Resource[Any]) -> Iterator[dict[str, Any]]:
@@ -174,19 +193,33 @@ def _subschemas(resource: Resource[Any]) -> Iterator[dict[str, Any]]:
 
 @lru_cache
 def _careful(dialect: type[Validator]) -> type[Validator]:
-    """The dialect with a bound on the references that are followed, and on what patterns take."""
-    known = dialect.VALIDATORS
-    followed = {name: _counting(known[name]) for name in ("$ref", "$dynamicRef", "$recursiveRef") if name in known}
-    extended: Any = validators.extend(dialect, {**followed, "pattern": follow_pattern})  # type: ignore[no-untyped-call]
-    return cast(type[Validator], extended)
+    """The dialect with a bound on the keywords that are applied, and on what patterns take."""
+    known = {**dialect.VALIDATORS, "pattern": follow_pattern, "uniqueItems": _unique}
+    counted = {name: _counting(keyword) for name, keyword in known.items()}
+    return cast(type[Validator], validators.extend(dialect, counted))  # type: ignore[no-untyped-call]
 
 
 def _counting(keyword: Any) -> Any:
-    def follow(validator: Validator, reference: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    def follow(validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
         left = _left.get()
-        left[0] -= 1
+        left[0] -= 1 + (len(value) // ENTRIES if isinstance(value, list | dict) else 0)
         if left[0] < 0:
             raise RecursionError
-        yield from keyword(validator, reference, instance, schema) or ()
+        yield from keyword(validator, value, instance, schema) or ()
 
     return follow
+
+
+def _unique(validator: Validator, wanted: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
+    """The keyword `uniqueItems` in linear time; the library's is quadratic."""
+    if wanted and validator.is_type(instance, "array") and len(set(map(_hashable, instance))) < len(instance):
+        yield ValidationError("it has items that are equal")
+
+
+def _hashable(value: Any) -> Any:
+    """What is equal for JSON values that are: 1 and 1.0 are, 1 and true are not."""
+    if isinstance(value, dict):
+        return "object", frozenset((name, _hashable(each)) for name, each in value.items())
+    if isinstance(value, list):
+        return "array", tuple(map(_hashable, value))
+    return type(value) is bool, value

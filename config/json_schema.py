@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator, SchemaError, ValidationError, valid
 from referencing import Registry
 
 from config.json_strings import FORMATS, begin, follow_pattern, matcher
+from core.json_depth import deeper_than
 
 #: Objects and lists within each other, in a value.
 DEEPEST = 32
@@ -57,21 +58,6 @@ class Schema:
         """A value that follows the schema, with each property that it leaves out at its default, else null."""
         found: dict[str, Any] = _completed(self.schema, value, self.schema)
         return found
-
-
-def deeper_than(levels: int, value: Any) -> bool:
-    """Whether objects and lists stand within each other at more levels than these."""
-    layer: list[Any] = [value]
-    for _ in range(levels + 1):
-        layer = [
-            inner
-            for outer in layer
-            if isinstance(outer, dict | list)
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not layer:
-            return False
-    return True
 
 
 def resolved(schema: Any, root: Mapping[str, Any]) -> dict[str, Any] | None:

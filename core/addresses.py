@@ -15,6 +15,8 @@ PRIVATE_NAMES = ("localhost", "local", "home.arpa", "internal", "intranet", "lan
 WIRE_SERVER = ipaddress.IPv4Address("168.63.129.16")
 #: Of the prefixes that carry an IPv4 address at their end, NAT64's (RFC 6052) and that of IPv4-compatible addresses (RFC 4291).
 CARRIERS = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
+#: What is routed of IPv6 (https://www.iana.org/assignments/ipv6-address-space); the rest is local, reserved or for translation.
+UNICAST = ipaddress.IPv6Network("2000::/3")
 HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
@@ -71,6 +73,8 @@ def _public_v6(host: str) -> bool:
     inner = address.ipv4_mapped or address.sixtofour
     if any(address in network for network in CARRIERS):
         inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if inner is None and address not in UNICAST:
+        return False
     return _routed(address) and (inner is None or _routed(inner))
 
 

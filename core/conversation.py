@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from core.json_depth import DEEPEST_OF_REQUESTS, deeper_than
 from core.media import MEDIA_TYPES, invalid_media
 from schemas.events import ContentPart, LlmRequest, Message, Tool
 
@@ -102,8 +103,9 @@ def _invalid_tool(name: str, tool: Tool, earlier: set[str]) -> Invalid:
 
 
 def json_of(text: str) -> Any:
-    """The value of a JSON text; None where it is none, or is nested too deeply to be read."""
+    """The value of a JSON text; None where it is none, or is nested too deeply to be sent on."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError):
         return None
+    return None if deeper_than(DEEPEST_OF_REQUESTS, value) else value

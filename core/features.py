@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from core.errors import error
 from schemas.events import ContentPart, Error, LlmRequest
@@ -16,11 +17,14 @@ MB = 1_000_000
 class Features:
     """What an API takes: the most bytes by media type, the part types that it reads from a URL, and whether it knows tools.
 
-    `lacks` names the parameters that it has nothing for.
+    `lacks` names the parameters that it has nothing for, `not_from` the hosts whose URLs it would read as something else, and
+    without `untyped_urls` it would so read any whose media type is not said.
     """
 
     most_bytes: Mapping[str, int] = field(default_factory=dict)
     urls: frozenset[str] = frozenset()
+    untyped_urls: bool = True
+    not_from: tuple[str, ...] = ()
     tools: bool = True
     hottest: float = 2.0
     lacks: tuple[str, ...] = ()
@@ -60,6 +64,10 @@ FEATURES: dict[str, Features] = {
             "audio/wav": 75 * MB, "audio/mpeg": 75 * MB, "application/pdf": 50 * MB,
         },
         urls=frozenset({"image", "audio", "file"}),
+        # A video, or a file of another type than the part says, which would be read at another price
+        # (https://ai.google.dev/gemini-api/docs/video-understanding#youtube, https://ai.google.dev/gemini-api/docs/files).
+        untyped_urls=False,
+        not_from=("youtube.com", "youtu.be", "youtube-nocookie.com", "generativelanguage.googleapis.com"),
     ),
     "echo": Features(
         tools=False, lacks=("temperature", "top_p", "stop", "seed", "reasoning_effort", "provider_options")
@@ -108,9 +116,18 @@ def _unsupported_part(part: ContentPart, features: Features) -> Iterator[tuple[s
         yield f"Content of type {kind} as {media_type}", f"send one of {taken}"
     elif part["url"] is not None and kind not in features.urls:
         yield f"Content of type {kind} by URL", "send its bytes in data"
+    elif part["url"] is not None and media_type is None and not features.untyped_urls:
+        yield f"Content of type {kind} by URL without a media_type", "name it"
+    elif part["url"] is not None and _is_at(part["url"], features.not_from):
+        yield f"Content of type {kind} at {urlsplit(part['url']).hostname}", "send its bytes in data"
     elif data is not None and media_type is not None and len(data) > features.most_bytes[media_type]:
         most = features.most_bytes[media_type]
         yield f"Content of type {kind} of {len(data):,} bytes", f"send at most {most:,}"
+
+
+def _is_at(url: str, hosts: tuple[str, ...]) -> bool:
+    host = (urlsplit(url).hostname or "").rstrip(".").lower()
+    return any(f".{host}".endswith(f".{each}") for each in hosts)
 
 
 PREFIX = {"image": "image/", "audio": "audio/", "file": "application/"}

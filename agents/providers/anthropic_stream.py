@@ -41,9 +41,11 @@ class EventAssembler:
             case "content_block_delta":
                 return self._add(event["index"], event["delta"])
             case "message_delta":
-                usage = fields(self._message.get("usage")) | fields(event.get("usage"))
+                # A count that is null is not told again.
+                told = {name: value for name, value in fields(event.get("usage")).items() if value is not None}
+                usage = fields(self._message.get("usage")) | told
                 self._message |= event["delta"] | ({"usage": usage} if usage else {})
-                self.counted = "output_tokens" in fields(event.get("usage"))
+                self.counted = "output_tokens" in told
             case "message_stop":
                 self.complete = self._message.get("stop_reason") is not None
         return None

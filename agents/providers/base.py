@@ -9,6 +9,7 @@ import orjson
 
 from config.settings import Key
 from core.errors import ProviderError, error
+from core.json_depth import DEEPEST_OF_REQUESTS, deeper_than
 from core.reply import Reply
 from schemas.events import ContentPart, LlmCall, Message, Tokens
 
@@ -62,20 +63,22 @@ def with_options(body: dict[str, Any], call: LlmCall, reserved: frozenset[str]) 
     `reserved` holds the names that stand for a field of the request itself or would make a call dearer than what was
     reserved for it, without underscores and in small letters; `caller_invalid_request` when an option has one of them.
     """
-    if call["request"]["tools"]:
-        reserved |= TOOL_OPTIONS
     options = {
         name: _json(f"provider_options[{name!r}]", text) for name, text in call["request"]["provider_options"].items()
     }
-    _refuse_reserved(options, reserved, "provider_options")
+    _refuse_reserved(options, reserved | TOOL_OPTIONS, "provider_options")
     _merge(body, options)
     return body
 
 
 #: More than any call has; what it costs, at any price, is still a number that an event can hold.
 MOST_TOKENS = 10**12
-#: What would replace the request's own tools.
-TOOL_OPTIONS = frozenset({"tools", "toolchoice", "toolconfig", "functions", "functioncall"})
+#: What would replace the request's own tools, or add some of the provider's, which read the web at a price that nothing bounds.
+TOOL_OPTIONS = frozenset({
+    "tools", "toolchoice", "toolconfig", "functions", "functioncall", "websearchoptions", "mcpservers", "container", "plugins",
+})  # fmt: skip
+#: Where Gemini's requests have their parameters.
+CONFIG = "generationConfig"
 #: What a call may ask for without becoming dearer than its reservation, by the option's name.
 NOT_DEARER = {
     "servicetier": ("auto", "default", "flex", "standard", "standard_only"),
@@ -88,14 +91,17 @@ def _refuse_reserved(options: Mapping[str, Any], reserved: frozenset[str], path:
     for name, value in options.items():
         simple = name.replace("_", "").lower()
         if simple in NOT_DEARER and value not in NOT_DEARER[simple]:
-            message = (
+            raise _refused(
                 f"{path} may set {name!r} to one of {', '.join(NOT_DEARER[simple])}; anything else has other prices."
             )
-            raise ProviderError(error("caller_invalid_request", message), "no")
         if simple in reserved:
-            message = f"{path} may not set {name!r}; use the request's own fields (model, messages, tools, parameters)."
-            raise ProviderError(error("caller_invalid_request", message), "no")
-        if name.replace("_", "").lower() == "generationconfig" and isinstance(value, dict):
+            raise _refused(
+                f"{path} may not set {name!r}; use the request's own fields (model, messages, tools, parameters)."
+            )
+        if simple == CONFIG.lower():
+            # Anything else would stand in place of the bounds that the request has there.
+            if name != CONFIG or not isinstance(value, dict):
+                raise _refused(f"{path} may set {CONFIG!r}, spelled so, to an object; {name!r} is none.")
             _refuse_reserved(value, reserved, f"{path}.{name}")
 
 
@@ -109,10 +115,16 @@ def _merge(body: dict[str, Any], options: Mapping[str, Any]) -> None:
 
 def _json(field: str, text: str) -> Any:
     try:
-        return orjson.loads(text)
+        value = orjson.loads(text)
     except orjson.JSONDecodeError as why:
-        message = f"Field {field} is not JSON ({why}); send one JSON value in text."
-        raise ProviderError(error("caller_invalid_request", message), "no") from None
+        raise _refused(f"Field {field} is not JSON ({why}); send one JSON value in text.") from None
+    if deeper_than(DEEPEST_OF_REQUESTS, value):
+        raise _refused(f"Field {field} is nested deeper than {DEEPEST_OF_REQUESTS} levels; make it flatter.")
+    return value
+
+
+def _refused(message: str) -> ProviderError:
+    return ProviderError(error("caller_invalid_request", message), "no")
 
 
 def tool_call_part(call_id: object, name: object, arguments: object) -> ContentPart:

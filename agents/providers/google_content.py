@@ -19,16 +19,15 @@ NO_SIGNATURE = {"thoughtSignature": "skip_thought_signature_validator"}
 
 def contents_of(call: LlmCall) -> list[dict[str, Any]]:
     """The conversation without its system messages; a tool's result stands under the name of the tool that was called."""
-    messages = call["request"]["messages"]
-    names = {
-        part["tool_call_id"]: part["tool_name"]
-        for message in messages for part in message["content"] if part["type"] == "tool_call"
-    }  # fmt: skip
     signature = {} if old_gemini("google", call["model"]) else NO_SIGNATURE
-    return [
-        {"role": "model" if role == "assistant" else "user", "parts": [_part(part, names, signature) for part in parts]}
-        for role, parts in turns(messages)
-    ]
+    contents: list[dict[str, Any]] = []
+    #: The tools that were called last, by the ids of the calls, which may come again in a later turn.
+    names: dict[str | None, str | None] = {}
+    for role, parts in turns(call["request"]["messages"]):
+        names |= {part["tool_call_id"]: part["tool_name"] for part in parts if part["type"] == "tool_call"}
+        said = [_part(part, names, signature) for part in parts]
+        contents.append({"role": "model" if role == "assistant" else "user", "parts": said})
+    return contents
 
 
 def _part(part: ContentPart, names: dict[str | None, str | None], signature: dict[str, str]) -> dict[str, Any]:

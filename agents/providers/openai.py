@@ -35,7 +35,11 @@ from core.errors import ProviderError, error
 from core.reply import NO_TOKENS, Reply, text_part
 from schemas.events import ContentPart, LlmCall, Tokens
 
-RESERVED = frozenset({"model", "messages", "stream", "n", "maxtokens", "maxcompletiontokens"})
+#: `models` and `route` are OpenRouter's ways to another model (https://openrouter.ai/docs/features/model-routing); `n_predict` is
+#: llama.cpp's bound on the answer, `best_of` vLLM's number of answers.
+RESERVED = frozenset({
+    "model", "messages", "stream", "n", "maxtokens", "maxcompletiontokens", "models", "route", "npredict", "bestof",
+})  # fmt: skip
 FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "function_call": "tool_calls"}
 
 
@@ -76,9 +80,12 @@ def translate_response(body: dict[str, Any]) -> Reply:
     if reason == "content_filter" or message.get("refusal"):
         said = message.get("refusal") or f"finish_reason is {reason}"
         raise ProviderError(error("provider_content_refused", f"The model refused to answer: {said}"), "maybe", used)
+    output = tuple(_parts(message))
+    # A call that was asked for by name ends with `stop` (https://platform.openai.com/docs/guides/function-calling).
+    called = reason == "stop" and any(part["type"] == "tool_call" for part in output)
     return Reply(
-        output=tuple(_parts(message)),
-        finish_reason=FINISH.get(reason, "other"),
+        output=output,
+        finish_reason="tool_calls" if called else FINISH.get(reason, "other"),
         response_model=identifier(body.get("model")),
         provider_response_id=identifier(body.get("id")),
         tokens=tokens,

@@ -21,6 +21,8 @@ KNOWN = frozenset({
 FORMATS = frozenset({
     "date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid",
 })  # fmt: skip
+#: Those that OpenAI's strict mode knows.
+STRICT_FORMATS = FORMATS - {"uri"}
 MAPS, LISTS, SINGLE = ("properties", "$defs", "definitions"), ("anyOf", "allOf"), ("items",)
 
 
@@ -32,7 +34,7 @@ def strict(schema: Any) -> bool:
 def _strict(schema: Any) -> bool:
     if not isinstance(schema, dict) or not schema.keys() & {"type", "$ref", "anyOf", "enum", "const"}:
         return False
-    if not schema.keys() <= STRICT:
+    if not schema.keys() <= STRICT or schema.get("format", "uuid") not in STRICT_FORMATS:
         return False
     properties = schema.get("properties", {})
     closed = schema.get("additionalProperties") is False and set(schema.get("required", ())) == set(properties)

@@ -89,7 +89,7 @@ PRIVATE = [
     "http://0x7f000001/a", "http://2130706433/a", "http://0177.0.0.1/a", "http://10.1.2.3/a", "http://192.168.0.1:8080/a",
     "http://172.16.0.1/a", "http://169.254.169.254/latest/meta-data", "http://100.64.0.1/a", "http://0.0.0.0/a",
     "http://224.0.0.1/a", "http://[::1]/a", "http://[fe80::1]/a", "http://[fc00::1]/a", "http://[::ffff:10.0.0.1]/a",
-    "http://[::ffff:7f00:1]/a", "http://[64:ff9b::7f00:1]/a", "http://[2002:7f00:1::]/a", "http://[fe80::1%25eth0]/a",
+    "http://[64:ff9b:1::7f00:1]/a", "http://[fec0::1]/a", "http://[5f00::1]/a", "http://[::ffff:7f00:1]/a", "http://[64:ff9b::7f00:1]/a", "http://[2002:7f00:1::]/a", "http://[fe80::1%25eth0]/a",
     "http://printer/a", "http://nas.local/a", "http://metadata.google.internal/a", "http://%31%32%37.0.0.1/a",
 ]  # fmt: skip
 

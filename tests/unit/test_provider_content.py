@@ -76,16 +76,46 @@ def test_media_in_anthropics_terms() -> None:
 
 def test_media_in_googles_terms() -> None:
     """Bytes are inline data, URLs are file data, and MP3 has the name that Gemini knows."""
-    untyped = part("image", url=URL)
-    [content] = body_of("google", [turn("user", *LOOK["content"], untyped, medium("audio/mpeg"))])["contents"]
-    assert content["parts"][:5] == [
+    [content] = body_of("google", [turn("user", *LOOK["content"], medium("audio/mpeg"))])["contents"]
+    assert content["parts"][:4] == [
         {"text": "Look:"},
         {"inlineData": {"mimeType": "image/png", "data": PNG}},
         {"fileData": {"mimeType": "image/webp", "fileUri": URL}},
         {"inlineData": {"mimeType": "application/pdf", "data": PDF}},
-        {"fileData": {"fileUri": URL}},
     ]
-    assert content["parts"][5]["inlineData"]["mimeType"] == "audio/mp3"
+    assert content["parts"][4]["inlineData"]["mimeType"] == "audio/mp3"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "url", "says"),
+    [
+        (None, URL, "without a media_type"), ("image/png", "https://www.youtube.com/watch?v=x", "www.youtube.com"),
+        ("image/png", "https://youtu.be/x", "youtu.be"),
+        ("image/png", "https://generativelanguage.googleapis.com/v1beta/files/x", "generativelanguage.googleapis.com"),
+    ],
+)  # fmt: skip
+def test_gemini_gets_no_url_that_it_would_read_as_a_video(media_type: str | None, url: str, says: str) -> None:
+    """Which costs hundreds of times what an image does: it is refused by name, and others take it."""
+    seen = turn("user", part("image", url=url, media_type=media_type))
+    with pytest.raises(ProviderError, match=says):
+        body_of("google", [seen])
+    assert body_of("openai", [seen])
+
+
+def test_a_result_in_googles_terms_has_the_name_of_its_own_call() -> None:
+    """An id may come again in a later turn, for another tool."""
+
+    def turns(tool: str) -> list[Message]:
+        return [
+            {"role": "assistant", "content": [tool_call("c1", tool, "{}")]},
+            {"role": "tool", "content": [tool_result("c1", "Done.")]},
+        ]  # fmt: skip
+
+    contents = body_of("google", [turn("user", text_part("Go.")), *turns("alpha"), *turns("beta")])["contents"]
+    answered = [
+        one["functionResponse"]["name"] for content in contents for one in content["parts"] if "functionResponse" in one
+    ]
+    assert answered == ["alpha", "beta"]
 
 
 def test_tool_turns_in_openais_terms() -> None:
@@ -178,10 +208,10 @@ def test_every_choice_has_the_providers_word(name: str, choice: str | None, thei
     [("openai", {"tools": "[]"}), ("anthropic", {"tool_choice": "{}"}), ("google", {"toolConfig": "{}"})],
 )
 def test_options_do_not_replace_the_requests_tools(name: str, options: dict[str, str]) -> None:
-    """Beside tools of its own a request names none in its options; without, they pass as before."""
-    with pytest.raises(ProviderError, match=r"provider_options may not set"):
-        body_of(name, TOOL_TURNS, tools=[WEATHER], provider_options=options)
-    assert next(iter(options)) in body_of(name, [turn("user", text_part("Hi."))], provider_options=options)
+    """A request names no tools in its options, its own or the provider's: what those read and cost nothing bounds."""
+    for messages, tools in ((TOOL_TURNS, [WEATHER]), ([turn("user", text_part("Hi."))], [])):
+        with pytest.raises(ProviderError, match=r"provider_options may not set"):
+            body_of(name, messages, tools=tools, provider_options=options)
 
 
 @pytest.mark.parametrize("name", APIS)

@@ -305,6 +305,15 @@ def test_anthropic_output_is_unknown_until_the_end() -> None:
     assert anthropic.usage_of(assembler.reported())["output_text"] == 89
 
 
+def test_anthropic_counts_that_are_null_at_the_end_are_those_of_the_start() -> None:
+    """The API's description allows null there (https://docs.anthropic.com/en/api/messages-streaming): what was read stays known."""
+    assembler, events = EventAssembler(), anthropic_events()
+    nulls = {"input_tokens": None, "cache_read_input_tokens": None, "output_tokens": 7}
+    fed(assembler, *events[:-2], {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": nulls})
+    tokens = anthropic.usage_of(assembler.reported())
+    assert (tokens["input_uncached"], tokens["cache_read"], tokens["output_text"]) == (25, 5, 7)
+
+
 def response(text: str | None = None, **candidate: Any) -> dict[str, Any]:
     """A partial response of Gemini's."""
     content = {"content": {"role": "model", "parts": [{"text": text}]}} if text is not None else {}

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.providers.base import tool_call_part
 from agents.structured import (
     LONGEST_PROBLEM,
     REPAIR_TOKENS,
@@ -69,10 +70,16 @@ DEEP, DEEPER = ('{"items":' * depth + "{}" + "}" * depth for depth in (900, 5_00
         ({"$ref": "https://example.com/schema.json"}, ["https://example.com/schema.json", "nothing is fetched"]),
         ({"properties": {"a": {"$ref": "other.json#/a"}}}, ["other.json"]), ({"$ref": "#/$defs/none"}, ["#/$defs/none", "not have"]),
         ({"$schema": "https://example.com/mine"}, ["https://example.com/mine"]),
-        ({"patternProperties": {"^(a+)+$": {}}}, ["patternProperties"]), (DEEP, ["deeply"]), (DEEPER, ["depth"]),
+        ({"patternProperties": {"^(a+)+$": {}}}, ["patternProperties"]), (DEEP, ["deeply"]), (DEEPER, ["2,000"]),
         ({"properties": {"a": {"pattern": "(?=a)b"}}}, ["'(?=a)b'", "looks around"]),
         ({"items": {"pattern": "(a{1000}){1000}"}}, ["steps", "shorter"]),
         ({"properties": {"a": {"$schema": "http://json-schema.org/draft-07/schema#"}}}, ["$schema"]),
+        ({"properties": {"a": {"$ref": "#/hidden"}}, "hidden": {"patternProperties": {"^(a+)+$": {}}}}, ["#/hidden", "$defs"]),
+        ({"$ref": "#/hidden", "hidden": 5}, ["#/hidden", "$defs"]),
+        ({"$schema": "http://json-schema.org/draft-07/schema#", "items": [{"patternProperties": {"^(a+)+$": {}}}]}, ["patternProperties"]),
+        ({"$schema": "http://json-schema.org/draft-07/schema#", "dependencies": {"a": {"patternProperties": {"b": {}}}}},
+         ["patternProperties"]),
+        ({"allOf": [{}] * 3_000}, ["2,000", "shorter"]),
     ],
 )  # fmt: skip
 def test_a_schema_that_cannot_be_used_is_refused_by_name(schema: Any, words: list[str]) -> None:
@@ -182,6 +189,18 @@ def test_a_schema_cannot_keep_a_worker_busy() -> None:
     for schema in ({"$ref": "#/$defs/d0", "$defs": doubling}, {"$ref": "#"}):
         assert schema_problem(asking(schema)) is None
         assert "cannot be checked" in (answer_problem(asking(schema), reply("{}")) or "")
+    nested: dict[str, Any] = {}
+    for _ in range(30):
+        nested = {"anyOf": [{"properties": {"a": True}}, nested], "unevaluatedProperties": True}
+    many, heavy = {"items": {"allOf": [{"minimum": 0}] * 900}}, {"items": {"enum": list(range(100_000))}}
+    for schema, answer in ((nested, '{"a":1}'), (many, f"[{'1,' * 999}1]"), (heavy, f"[{'1,' * 999}1]")):
+        assert schema_problem(asking(schema)) is None
+        assert "cannot be checked" in (answer_problem(asking(schema), reply(answer)) or "")
+    objects = ",".join(f'{{"a":{number}}}' for number in range(20_000))
+    unique = {"uniqueItems": True}
+    assert answer_problem(asking(unique), reply(f"[{objects}]")) is None
+    assert "equal" in (answer_problem(asking(unique), reply(f'[{objects},{{"a":1.0}}]')) or "")
+    assert answer_problem(asking(unique), reply('[1,true,"1",[1],{"a":[1]},{"a":[true]}]')) is None
     evil = {"type": "string", "pattern": "^(a+)+$"}
     assert "does not match" in (answer_problem(asking(evil), reply('"' + "a" * 60 + '!"')) or "")
     long = {"items": {"pattern": "^[ab]{0,1000}$"}}
@@ -189,6 +208,12 @@ def test_a_schema_cannot_keep_a_worker_busy() -> None:
     answers = [reply(orjson.dumps(["ab" * 50] * strings).decode()) for strings in (40, 60)]
     assert answer_problem(asking(long), answers[0]) is None
     assert "cannot be checked" in (answer_problem(asking(long), answers[1]) or "")
+
+
+def test_a_call_to_a_tool_is_no_answer_yet() -> None:
+    """However the provider says that it ended, as OpenAI says `stop` of a tool that had to be called."""
+    asks = Reply((tool_call_part("c1", "weather", "{}"),), "stop", "m", "id", NO_TOKENS, None)
+    assert answer_problem(asking(CITY), asks) is None
 
 
 def test_a_mismatch_keeps_what_was_paid_for() -> None:
