@@ -185,7 +185,7 @@ class Complete:
             return 0.0
         rest = rest_left(self._rules.retry, self._signals.told_until(*deployment), now, request["deadline"])
         last = call["candidate"] + 1 >= len(call["candidates"])
-        if not rest and (last or (picked.rests_until <= now and self._signals.may_begin(*deployment))):
+        if not rest and ((picked.rests_until <= now and self._signals.may_begin(*deployment)) or last):
             return 0.0
         made = await self._ledger(call).run(ledger.calls_of, request["request_id"])
         if made.answered or made.open:

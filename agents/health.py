@@ -13,7 +13,7 @@ from config import health
 from config.secrets import CredentialError
 from config.transactions import Transactions
 from core.alerts import health_changed
-from core.health import NOT_CHECKED, Check, HealthRule, after, due, with_calls
+from core.health import NOT_CHECKED, OF_THE_KEY, Check, HealthRule, ProviderHealth, after, due, with_calls
 from core.outcome import Outgoing
 from core.registry import Provider, Registry
 from core.signals import calls_of
@@ -24,8 +24,6 @@ LEASE = "health"
 LOOK_SECONDS = 5.0
 #: Longer than a round of checks takes, so that a provider that hangs costs no turn.
 LEASE_US = 3 * int(CHECK_SECONDS * 1_000_000)
-#: What is wrong with a key, and says nothing of the provider while another one serves.
-OF_THE_KEY = ("auth", "limited", "key")
 
 #: Opens one of the platform's keys, which may ask a service; None without one, `CredentialError` where it cannot be opened.
 OpenKey = Callable[[], str | None]
@@ -82,23 +80,28 @@ class Checker:
             for provider in self._registry().providers.values()
             if provider.enabled and due(known.get(provider.name, NOT_CHECKED), self._rule, self._clock())
         ]
+        results = await asyncio.gather(*waiting)
         found = {
             name: with_calls(known.get(name, NOT_CHECKED), check, calls_of(name, signals), self._rule)
-            for name, check in filter(None, await asyncio.gather(*waiting))
+            for name, check in results
+            if check is not None
         }
         now = {name: after(known.get(name, NOT_CHECKED), check, self._rule) for name, check in found.items()}
+        ended = self._clock()
+        # What cannot be asked any more is not what it was found to be for ever.
+        lost = ProviderHealth(changed_at=ended, checked_at=ended)
+        now |= {name: lost for name, check in results if check is None and known.get(name, lost).state != "unknown"}
         if not now:
             return True
-        ended = self._clock()
+        alerts = (health_changed(name, known.get(name, NOT_CHECKED), one) for name, one in now.items())
+        await self._publish(tuple(self._encoder.alert(alert) for alert in alerts if alert is not None))
         kept: bool = await self._transactions.call(health.record_turn, LEASE, self._owner, ended, ended + LEASE_US, now)
         if kept:
             for name, check in found.items():
                 self._checked(name, check.result)
-            alerts = (health_changed(name, known.get(name, NOT_CHECKED), one) for name, one in now.items())
-            await self._publish(tuple(self._encoder.alert(alert) for alert in alerts if alert is not None))
         return kept
 
-    async def _check(self, provider: Provider) -> tuple[str, Check] | None:
+    async def _check(self, provider: Provider) -> tuple[str, Check | None]:
         """What the first key finds that is not at fault itself, else what the last one finds; None where nothing can be asked."""
         found = None
         try:
@@ -109,7 +112,7 @@ class Checker:
                         break
         except TimeoutError:
             found = found or Check(self._clock(), "timeout", f"It was not checked within {2 * CHECK_SECONDS:g} s.")
-        return None if found is None else (provider.name, found)
+        return provider.name, found
 
     async def _check_with(self, provider: Provider, open_key: OpenKey) -> Check | None:
         try:

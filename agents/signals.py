@@ -9,7 +9,7 @@ from statistics import median
 
 from agents.outgoing import Clock
 from core.alerts import breaker_closed, breaker_open
-from core.breaker import CLOSED, Breaker, BreakerRule, State, begin, end, open_until, state_of, verdict
+from core.breaker import CLOSED, Breaker, BreakerRule, State, begin, end, open_until, state_of, trial_until, verdict
 from core.signals import Signal, p95
 from schemas.events import LlmAlert, LlmUsage
 
@@ -65,7 +65,8 @@ class Signals:
         found = self._deployments.get((provider, model, credential_id or ""))
         if found is None:
             return None
-        until = max(found.resting_until, open_until(found.breaker, self._rule) or 0)
+        opened, tried = open_until(found.breaker, self._rule), trial_until(found.breaker, self._rule)
+        until = max(found.resting_until, opened or 0, tried or 0)
         return until if until > self._clock() else None
 
     def told_until(self, provider: str, model: str, credential_id: str | None = None) -> int:

@@ -231,7 +231,7 @@ def _show(settings: Settings, arguments: argparse.Namespace) -> int:
         for use in found
     ]
     columns = ("account", "limit", "used", "reserved", "left", "resets at (UTC)", "")
-    print_table(columns, rows, "limit", f"No limit is set{f' for {path}' if path else ''}.")
+    print_table(columns, rows, ("account", "limit"), f"No limit is set{f' for {path}' if path else ''}.")
     return 0
 
 

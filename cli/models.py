@@ -125,7 +125,9 @@ def _list(settings: Settings, arguments: argparse.Namespace) -> int:
         )
         for model, source in shown
     ]  # fmt: skip
-    print_table(("model", "tier", "context", "can", "aliases", "from"), rows, "aliases", "There is no such model.")
+    print_table(
+        ("model", "tier", "context", "can", "aliases", "from"), rows, ("model", "aliases"), "There is no such model."
+    )
     if rows:
         print(f"\ncan: {', '.join(f'{letter} {name}' for name, letter in LETTERS.items())}".replace("_", " "))
     return 0

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -33,6 +34,8 @@ from core.registry import Registry
 from core.registry_rules import check
 from core.topics import calls
 
+#: Columns of the terminal between two of a table, and what a text that is folded has at least.
+BETWEEN, LEAST_FOLDED = 2, 12
 SIGNS = {"add": "+", "remove": "-"}
 
 
@@ -136,16 +139,26 @@ def as_data(differences: Sequence[Difference]) -> list[dict[str, Any]]:
 def print_table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], wide: str | tuple[str, ...], empty: str = ""
 ) -> None:
-    """A table on standard output whose `wide` columns take the room that is left, or the sentence for one without rows."""
+    """A table on standard output whose `wide` columns take the room that is left, or the sentence for one without rows.
+
+    Where there is too little room it is wider than the terminal: of a figure or an id, no letter is left out.
+    """
     console = Console(highlight=False)
     if not rows:
         console.print(Text(empty))
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column not in ((wide,) if isinstance(wide, str) else wide))
-    for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
+    cells = [[_cell(value) for value in row] for row in rows]
+    needed = BETWEEN * (len(columns) - 1)
+    for column, values in zip(columns, zip(*cells, strict=True), strict=True):
+        folds = column in ((wide,) if isinstance(wide, str) else wide)
+        longest = max(map(cell_len, (column, *values)))
+        least = min(longest, LEAST_FOLDED) if folds else longest
+        needed += least
+        table.add_column(column, overflow="fold", no_wrap=not folds, min_width=least)
+    for texts in cells:
+        table.add_row(*map(Text, texts))
+    console.width = max(console.width, needed)
     console.print(table)
 
 

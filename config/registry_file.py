@@ -7,6 +7,7 @@ same text again.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -29,6 +30,10 @@ class _Loader(yaml.SafeLoader):
         """The mapping; `RegistryInvalid` when a key stands in it twice."""
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise RegistryInvalid(
+                    [f"The key in line {key.start_mark.line + 1} is no text, but a list or a mapping."]
+                )
             if key.value in seen:
                 raise RegistryInvalid(
                     [f"{key.value!r} stands twice, again in line {key.start_mark.line + 1}; keep one."]
@@ -42,7 +47,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.Node:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    # A next line (U+0085) is a line end in YAML 1.1, which only a quoted text keeps.
+    style = '"' if "\x85" in text else "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _text)
@@ -72,7 +79,10 @@ def load(text: str, keys: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     try:
         # A SafeLoader, which makes nothing but plain data.
         document = yaml.load(text, _Loader)
-    except yaml.YAMLError as why:
+    except RegistryInvalid:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as why:
+        # ValueError: a date that is none, such as 2026-02-30.
         raise RegistryInvalid([f"The file is no YAML: {' '.join(str(why).split())}."]) from None
     named = ", ".join(keys)
     if document is None or document == {}:
@@ -142,18 +152,17 @@ def time_of(value: object, what: str) -> int:
 
     `RegistryInvalid` says of `what` that it is no time.
     """
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise RegistryInvalid(
-                [f"{what} that is no time: {value!r}; write one such as 2026-12-01T00:00:00Z."]
-            ) from None
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
-    if not isinstance(value, datetime):
-        raise RegistryInvalid([f"{what} that is no time: {value!r}; write one such as 2026-12-01T00:00:00Z."])
-    return ((value if value.tzinfo else value.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
+    found: object = value
+    # ValueError: no time. OverflowError: a time of year 9999 that is one of year 10000 in UTC.
+    with suppress(ValueError, OverflowError):
+        if isinstance(value, str):
+            found = datetime.fromisoformat(value)
+        elif isinstance(value, date) and not isinstance(value, datetime):
+            found = datetime(value.year, value.month, value.day, tzinfo=UTC)
+        if isinstance(found, datetime):
+            found = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+            return (found - EPOCH) // timedelta(microseconds=1)
+    raise RegistryInvalid([f"{what} that is no time: {value!r}; write one such as 2026-12-01T00:00:00Z."])
 
 
 def time_text(time_us: int) -> str:

@@ -86,6 +86,7 @@ HEALTH = Table(
     Column("changed_at", BigInteger, nullable=False),
     Column("checked_at", BigInteger, nullable=False),
     Column("last_error", String(1024)),
+    Column("of_the_key", Boolean, nullable=False, server_default=false()),
 )
 
 #: One row an entry that a change touched; `version` is the registry's after it. `before` is null for what was added.

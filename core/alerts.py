@@ -21,15 +21,24 @@ _LIMIT_REACHED: Final[tuple[str, Severity]] = "limit_reached", "critical"
 def alert(kind: str, severity: Severity, subject: str, message: str, details: dict[str, str], at: int) -> LlmAlert:
     """An alert whose id follows from what it says of whom and when, `at` in microseconds since 1970."""
     return LlmAlert(
-        alert_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"alert/{kind}/{subject}/{at}")), kind=kind, severity=severity,
+        alert_id=_id(f"{kind}/{subject}/{at}"), kind=kind, severity=severity,
         subject=subject, tenant=None, message=message, details=details, raised_at=at,
     )  # fmt: skip
 
 
 def health_changed(provider: str, before: ProviderHealth, now: ProviderHealth) -> LlmAlert | None:
-    """The alert for a provider that became unhealthy or healthy again; None for any other check."""
+    """The alert for a provider that became unhealthy, or is so no more; None for any other check.
+
+    It is published before the change is kept, and its id is that of the change, however often that is made.
+    """
     if now.state == before.state or "unhealthy" not in (now.state, before.state):
         return None
+    return _health_alert(provider, before, now) | {
+        "alert_id": _id(f"health/{provider}/{before.changed_at}/{now.state}")
+    }
+
+
+def _health_alert(provider: str, before: ProviderHealth, now: ProviderHealth) -> LlmAlert:
     details = {"good_in_a_row": str(now.good_in_a_row), "failed_in_a_row": str(now.failed_in_a_row)}
     if now.state == "unhealthy":
         said = f"{provider} failed {now.failed_in_a_row} checks in a row and gets no calls while another can answer: "
@@ -39,6 +48,8 @@ def health_changed(provider: str, before: ProviderHealth, now: ProviderHealth) -
         return alert("provider_unhealthy", "critical", provider, said, details, now.changed_at)
     gone = (now.changed_at - before.changed_at) // US
     said = f"{provider} passed {now.good_in_a_row} checks in a row and gets calls again after {gone:,} s."
+    if now.state == "unknown":
+        said = f"{provider} has no key left to be checked with, and gets calls again after {gone:,} s."
     return alert("provider_healthy", "info", provider, said, details, now.changed_at)
 
 
@@ -78,7 +89,7 @@ def limit_share(reached: Reached) -> LlmAlert:
     made = alert(kind, severity, reached.account, said, details, reached.raised_at)
     place = f"{kind}/{reached.account}/{reached.subject}/{reached.begins}/{reached.share}"
     return made | {
-        "alert_id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"alert/{place}")), "tenant": tenant_of(reached.account)
+        "alert_id": _id(place), "tenant": tenant_of(reached.account)
     }  # fmt: skip
 
 
@@ -100,16 +111,21 @@ def spend_anomaly(anomaly: Anomaly) -> LlmAlert:
     return made | {"alert_id": str(uuid.uuid5(uuid.NAMESPACE_URL, place)), "tenant": anomaly.tenant}
 
 
+def _id(what: str) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"alert/{what}"))
+
+
 def _iso(at: int) -> str:
     return datetime.fromtimestamp(at / US, UTC).isoformat().replace("+00:00", "Z")
 
 
 def registry_refused(problems: Sequence[str], at: int) -> LlmAlert:
-    """The alert for a registry that cannot be used; workers go on with the one before."""
+    """The alert for a registry that cannot be used; workers go on with the one before. All that say so in an hour say the same."""
     said = f"The registry cannot be used and the one before holds: {problems[0].rstrip('.')}"
     said += (
         f", and {len(problems) - 1} problems more; mend it, or import an earlier file."
         if problems[1:]
         else "; mend it."
     )
-    return alert("registry_snapshot_refused", "critical", "registry", said, {"problems": str(len(problems))}, at)
+    made = alert("registry_snapshot_refused", "critical", "registry", said, {"problems": str(len(problems))}, at)
+    return made | {"alert_id": _id(f"registry/{at // (3_600 * US)}/{'/'.join(problems)}")}

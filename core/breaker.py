@@ -92,12 +92,17 @@ def open_until(breaker: Breaker, rule: BreakerRule) -> int | None:
     return None if breaker.opened_at is None else breaker.opened_at + rule.open_us
 
 
+def trial_until(breaker: Breaker, rule: BreakerRule) -> int | None:
+    """Until when a trial that is under way counts as that, None where none is."""
+    return None if breaker.trial_at is None else breaker.trial_at + rule.trial_us
+
+
 def begin(breaker: Breaker, rule: BreakerRule, now: int) -> Breaker | None:
     """The breaker with a call begun, None where none may begin."""
     state = state_of(breaker, rule, now)
     if state == "closed":
         return breaker
-    if state == "open" or (breaker.trial_at is not None and now < breaker.trial_at + rule.trial_us):
+    if state == "open" or now < (trial_until(breaker, rule) or 0):
         return None
     return replace(breaker, trial_at=now)
 

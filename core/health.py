@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from core.standing import Health
 
+#: What is wrong with a key, and says nothing of the provider while another one serves.
+OF_THE_KEY = ("auth", "limited", "key")
+
 
 @dataclass(frozen=True, slots=True)
 class HealthRule:
@@ -54,7 +57,10 @@ class Calls:
 
 @dataclass(frozen=True, slots=True)
 class ProviderHealth:
-    """The health of a provider; times in microseconds since 1970, 0 for never."""
+    """The health of a provider; times in microseconds since 1970, 0 for never.
+
+    `of_the_key` says that what was wrong last is the fault of the platform's key, and nothing that a tenant's own meets.
+    """
 
     state: Health = "unknown"
     good_in_a_row: int = 0
@@ -62,6 +68,7 @@ class ProviderHealth:
     changed_at: int = 0
     checked_at: int = 0
     last_error: str | None = None
+    of_the_key: bool = False
 
 
 NOT_CHECKED = ProviderHealth()
@@ -98,5 +105,7 @@ def after(health: ProviderHealth, check: Check, rule: HealthRule) -> ProviderHea
     else:
         state = "unhealthy" if failed_in_a_row >= rule.failed else "suspect"
     changed_at = health.changed_at if state == health.state else check.at
-    error = health.last_error if good and state == "unhealthy" else check.error
-    return ProviderHealth(state, good_in_a_row, failed_in_a_row, changed_at, check.at, error)
+    error, of_the_key = check.error, check.result in OF_THE_KEY
+    if good and state == "unhealthy":
+        error, of_the_key = health.last_error, health.of_the_key
+    return ProviderHealth(state, good_in_a_row, failed_in_a_row, changed_at, check.at, error, of_the_key)

@@ -20,6 +20,8 @@ MODEL_NAME = re.compile(r"[^\s\x00-\x1f]{1,256}")
 LONGEST_PATTERN = 256
 LONGEST_REGION = 64
 SHARE_DECIMALS = 6
+#: In USD per million tokens; what a call of the largest context costs at it is still a number that an event can hold.
+DEAREST = 1_000_000
 #: What an integer column holds.
 LARGEST = 2**31 - 1
 
@@ -151,8 +153,8 @@ def _of_models(registry: Registry) -> Iterator[str]:
         for name, price in (model.price_override or {}).items():
             if name not in TOKEN_CLASSES:
                 yield f"Model {full_name} has a price for {name!r}; the classes are {', '.join(TOKEN_CLASSES)}."
-            elif price < 0:
-                yield f"Model {full_name} has the price {price} for {name}; it needs 0 or more."
+            elif not 0 <= price <= DEAREST:
+                yield f"Model {full_name} has the price {price} for {name}; it needs 0 to {DEAREST:,} USD per million tokens."
 
 
 def _of_route(route: Route) -> Iterator[str]:

@@ -55,8 +55,10 @@ class Conditions:
     def standing(self, model: Model) -> Standing:
         """How a model does, its provider considered; another's key that rests or fails says nothing of the tenant's own."""
         own, provider = self.standings.get(model.full_name, UNKNOWN), self.standings.get(model.provider, UNKNOWN)
-        if (own.breaker_open_until or own.resting_until) and self.own_key(model.provider):
+        of_a_key = own.breaker_open_until or own.resting_until or provider.of_the_key
+        if of_a_key and self.own_key(model.provider):
             own = replace(own, breaker_open_until=None, resting_until=None)
+            provider = UNKNOWN if provider.of_the_key else provider
         return together(own, provider)
 
 

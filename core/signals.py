@@ -57,7 +57,7 @@ def standings(
     long as the most cautious worker says, a model until the first of the provider's credentials is back. The median is that
     of the workers' medians, each as often as it has calls.
     """
-    found = {provider: Standing(one.state) for provider, one in health.items()}
+    found = {provider: Standing(one.state, of_the_key=one.of_the_key) for provider, one in health.items()}
     by_model: dict[tuple[str, str], list[Signal]] = defaultdict(list)
     for signal in signals:
         by_model[signal.provider, signal.model].append(signal)

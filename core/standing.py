@@ -23,6 +23,8 @@ class Standing:
     #: What 95 % of the last streamed calls' first tokens, and of the other calls' answers, took at most.
     first_token_p95_ms: float | None = None
     answer_p95_ms: float | None = None
+    #: Whether the health is that of the platform's key.
+    of_the_key: bool = False
 
 
 UNKNOWN = Standing()

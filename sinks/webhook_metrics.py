@@ -28,6 +28,10 @@ class WebhookMetrics:
         self._deliveries.labels(host, "taken").inc()
         self._problems.pop(host, None)
 
+    def passed_over(self, host: str) -> None:
+        """What stood on the topic is no alert, and does not wait any more."""
+        self._problems.pop(host, None)
+
     def failed(self, host: str, why: str) -> None:
         """A webhook did not take an alert; `why` is a sentence."""
         self._deliveries.labels(host, "failed").inc()

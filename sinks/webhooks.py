@@ -185,6 +185,8 @@ class _Sender:
                 return True
             except Undecodable as why:
                 LOG.error("Offset %s of %s holds no alert (%s); going on.", message.offset(), message.topic(), why)
+                self._metrics.passed_over(self._receiver.host)
+                self._consumer.resume(self._consumer.assignment())
                 return True
             except (NotTaken, OSError) as why:
                 failures += 1

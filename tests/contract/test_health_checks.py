@@ -95,6 +95,8 @@ class Worker:
         self.alerts: list[tuple[str, str, str]] = []
         self.counted: list[tuple[str, str]] = []
         self.keyring = Keyring(KEYS)
+        self.key: str | None = KEY
+        self.away = False
         self.transactions = Transactions(engine, 10, 0)
         self.signals = Signals(owner, lambda: self.now)
         self.standings = Standings(self.transactions, self.signals, lambda: self.now)
@@ -111,9 +113,11 @@ class Worker:
         )  # fmt: skip
 
     def _keys(self, provider: Provider) -> Sequence[OpenKey]:
-        return self.keyring.platform_keys(provider.name) or [lambda: KEY]
+        return self.keyring.platform_keys(provider.name) or [lambda: self.key]
 
     async def _publish(self, events: tuple[Outgoing, ...]) -> None:
+        if events and self.away:
+            raise ConnectionError
         for event in events:
             alert: Any = Codec().decode("LlmAlert", event.value)
             assert event.topic == "llm.alerts.v1" and event.key == alert["subject"].encode()
@@ -168,6 +172,48 @@ def test_a_provider_that_is_down_leaves_and_comes_back_after_three_good_checks(
         assert "503" in worker.alerts[0][2] and KEY not in worker.alerts[0][2]
         assert worker.counted.count(("openai", "status")) == 3
         assert {provider for provider, _ in worker.counted} == {"openai", "google"}
+
+    with_workers(engine, simulator, use)
+
+
+def test_what_can_no_longer_be_checked_is_not_unhealthy_for_ever(engine: Engine, simulator: Simulator) -> None:
+    """Without the key that was refused nobody knows how the provider does, and an alert says that it gets calls again."""
+
+    async def use(worker: Worker) -> None:
+        simulator.hold("openai", status=401)
+        for after in (0, 300, 300):
+            await worker.look(after)
+        assert await worker.state("openai") == "unhealthy"
+        assert worker.standings.current()["openai"].of_the_key
+        simulator.release()
+        worker.key = None
+        await worker.look(after=60)
+        assert await worker.state("openai") == "unknown"
+        said = [alert for alert in worker.alerts if alert[1] == "openai"]
+        assert [alert[0] for alert in said] == ["provider_unhealthy", "provider_healthy"]
+        assert "no key left" in said[1][2]
+        await worker.look(after=300)
+        assert await worker.state("openai") == "unknown"
+
+    with_workers(engine, simulator, use)
+
+
+def test_an_alert_that_could_not_be_published_is_published_later(engine: Engine, simulator: Simulator) -> None:
+    """While the broker is away the change is not kept, so that the next check finds it again."""
+
+    async def use(worker: Worker) -> None:
+        await worker.look()
+        simulator.hold("openai", status=503)
+        for _ in range(2):
+            await worker.look(after=300)
+        worker.away = True
+        with pytest.raises(ConnectionError):
+            await worker.look(after=300)
+        assert await worker.state("openai") == "suspect"
+        worker.away = False
+        await worker.look(after=60)
+        assert await worker.state("openai") == "unhealthy"
+        assert [alert[:2] for alert in worker.alerts] == [("provider_unhealthy", "openai")]
 
     with_workers(engine, simulator, use)
 

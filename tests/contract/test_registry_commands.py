@@ -265,6 +265,20 @@ def test_providers_are_shown_with_their_health(shell: Shell) -> None:
     assert "enabled, unhealthy" in shell.run("providers", "list")
 
 
+def test_no_letter_of_a_figure_or_an_id_is_left_out(shell: Shell) -> None:
+    """Where 80 columns are too few, a table is wider: limits with large amounts, long accounts, and issued keys."""
+    shell.run("limits", "set", "acme", "--usd-per-month", "12500.50")
+    shell.run("limits", "set", "acme", "--user", "somebody-with-a-long-name", "--tokens-per-month", "123456789")
+    shown = shell.run("limits", "show", "acme")
+    for word in ("account", "limit", "used", "reserved", "left", "resets at", "12,500.5 USD", "123,456,789"):
+        assert word in shown, shown
+    issued = re.search(
+        r"vk-[0-9a-f]{16}", shell.run("keys", "issue", "--tenant", "acme", "--label", "a service of ours")
+    )
+    assert issued is not None
+    assert issued[0] in shell.run("keys", "issued")
+
+
 def test_what_is_shown_fits_a_terminal(shell: Shell) -> None:
     """No line of a list is wider than 80 columns, the whole price list included."""
     for command in ("providers", "models", "routes"):

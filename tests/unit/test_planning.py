@@ -140,3 +140,6 @@ def test_a_tenant_with_a_key_of_its_own_does_not_wait_for_the_platforms(out: dic
     assert models("globex") == MODELS[1:]
     standings["openai"] = Standing("unhealthy")
     assert models("acme") == MODELS[1:]
+    # What was wrong was the platform's key.
+    standings["openai"] = Standing("unhealthy", of_the_key=True)
+    assert (models("acme"), models("globex")) == (MODELS, MODELS[1:])

@@ -78,6 +78,7 @@ def test_a_good_registry_has_nothing_wrong() -> None:
         (with_model(replace(GPT, aliases=("fast", "openai/gpt-x"))), "may not lead in a circle"),
         (with_model(replace(GPT, price_override={"input": Decimal(1)})), "a price for 'input'"),
         (with_model(replace(GPT, price_override={"output_text": Decimal(-1)})), "has the price -1"),
+        (with_model(replace(GPT, price_override={"output_text": Decimal("1e60")})), "has the price 1E+60"),
         (with_route(Route("r", ())), "no target"),
         (with_route(Route("r", (Target("gpt-4"),))), "gpt-4 is unknown"),
         (with_route(Route("r", (Target("fast", 0),))), "Route r for fast has weight 0"),
@@ -307,6 +308,10 @@ def test_times_are_read_as_people_write_them() -> None:
         ("[]", "no mapping"),
         ("providers:\n", "providers is no mapping of names to entries; write `providers: {}` to empty it"),
         ("providers: {a: !!python/object/apply:os.getcwd []}", "no YAML"),
+        ("routes: {r: {targets: [a], valid_from: 2026-02-30}}", "day is out of range"),
+        ("{{ registry }}: 1", "The key in line 1 is no text"),
+        ("[" * 5_000, "no YAML"),
+        ("routes: {r: {targets: [a], valid_until: '9999-12-31T23:59:59-12:00'}}", "is no time: '9999"),
     ],
 )
 def test_a_file_with_faults_is_refused_by_name(text: str, said: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.signals import FRESH_US, MOST, REST_US, Signals
-from core.alerts import health_changed
+from core.alerts import health_changed, registry_refused
 from core.health import Calls, ProviderHealth
 from core.signals import LEAST_FOR_P95, Signal, calls_of, p95, standings
 from core.standing import Standing
@@ -67,12 +68,16 @@ def test_a_trial_that_fails_is_no_new_alert_and_one_that_succeeds_is_told_once()
         world.call("provider_timeout")
     for code, freed in (("provider_timeout", False), (None, True)):
         world.now += 31 * SECOND
+        assert world.signals.out_until("openai", "gpt-5") is None
         assert world.free() and not world.free()
+        # Another key is picked while this one is tried.
+        assert world.signals.out_until("openai", "gpt-5") == world.now + 60 * SECOND
         world.now += SECOND
         told = world.call(code)
         assert (told is not None) is freed
         assert world.free() is freed
     assert told is not None and (told["kind"], told["subject"]) == ("breaker_closed", "openai/gpt-5")
+    assert world.signals.out_until("openai", "gpt-5") is None
     assert Codec().decode("LlmAlert", Codec().encode("LlmAlert", told)) == told
     assert world.call() is None and world.call("provider_timeout") is None
 
@@ -248,3 +253,18 @@ def test_only_leaving_and_coming_back_is_an_alert() -> None:
     out = {(before, "unhealthy"): "provider_unhealthy" for before in ("unknown", "healthy", "suspect")}
     back = {("unhealthy", after): "provider_healthy" for after in ("unknown", "healthy", "suspect")}
     assert told == out | back
+
+
+def test_a_change_of_health_that_is_told_twice_is_one_alert() -> None:
+    """It is told before it is kept, and again where that failed: the id follows from the change, whatever the time."""
+    was = ProviderHealth("unhealthy", changed_at=NOW)
+    first, second = (health_changed("p", was, ProviderHealth("healthy", changed_at=NOW + later)) for later in (60, 120))
+    other = health_changed("p", replace(was, changed_at=NOW + 5), ProviderHealth("healthy", changed_at=NOW + 60))
+    assert first is not None and second is not None and other is not None
+    assert first["alert_id"] == second["alert_id"] != other["alert_id"]
+
+
+def test_workers_that_refuse_one_registry_raise_one_alert() -> None:
+    """At their own times; other problems are another alert."""
+    one, two, other = (registry_refused(*of) for of in ((["a"], NOW), (["a"], NOW + SECOND), (["b"], NOW)))
+    assert one["alert_id"] == two["alert_id"] != other["alert_id"]
