@@ -212,7 +212,7 @@ class LlmRequest(TypedDict):
     """
     provider_options: dict[str, str]
     """
-    Further fields of the provider's own API, each a JSON value in text, passed through.
+    Further fields of the provider's own API, each a JSON value in text, passed through; those that name another model, bound the answer or add tools are refused.
     """
     stream: bool
     """
