@@ -148,7 +148,6 @@ def _made(text: str, followed: bool) -> Validator:
 _kept = lru_cache(maxsize=1_024)(_made)
 
 
-@lru_cache(maxsize=1_024)
 def _places(text: str) -> int:
     """How many objects and lists are in a JSON text; more where its texts have brackets."""
     return text.count("{") + text.count("[")
