@@ -1,48 +1,24 @@
-"""Structured output: whether a schema can be followed, whether an answer follows it, and the request that repairs one.
-
-A schema is the caller's own text, so it is read with care: nothing is fetched for it, and no time without bound is spent on it.
-"""
+"""Structured output: whether a schema can be followed, whether an answer follows it, and the request that repairs one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextvars import ContextVar
-from functools import lru_cache
-from itertools import islice
-from typing import Any, cast
+from typing import cast
 
 import orjson
-from jsonschema import Draft202012Validator, SchemaError, ValidationError, validators
-from jsonschema.exceptions import best_match
-from jsonschema.protocols import Validator
-from referencing import Registry, Resource, Specification
-from referencing.exceptions import Unresolvable
-from referencing.jsonschema import specification_with
 
-from config.json_strings import FORMATS, begin, follow_pattern, matcher
+from agents.caller_schemas import LONGEST_PROBLEM, Unusable, first_problem, validator_of
 from core.errors import ProviderError, error
 from core.reply import Reply, text_part
 from schemas.events import Error, LlmCall, LlmRequest, Message
 
-#: Keywords that may be applied while one answer is looked at, some tenths of a second; a few of them in a chain can double the
-#: work each. Of a keyword with a long list, such as `enum`, every `ENTRIES` entries count as one more.
-MOST_KEYWORDS, ENTRIES = 100_000, 50
 #: Objects and lists that the schemas of a request may have together: each takes a fifth of a millisecond to check.
 MOST_PLACES = 2_000
-LONGEST_PROBLEM = 300
-#: Characters of a schema up to which it is remembered.
-LONGEST_KEPT = 20_000
 #: The most tokens that `repair_request` adds beside the answer itself.
 REPAIR_TOKENS = 2_048
 REPAIR = (
     "Your last answer does not follow the JSON schema that it has to follow: {problem}\n"
     "Answer again, with JSON that follows the schema and nothing else."
 )
-_left: ContextVar[list[int]] = ContextVar("keywords left")
-
-
-class _Unusable(ValueError):
-    """A schema that no answer can be checked against; its text says why."""
 
 
 def schema_problem(request: LlmRequest) -> Error | None:
@@ -57,8 +33,8 @@ def schema_problem(request: LlmRequest) -> Error | None:
             said = f"the request's schemas have more than {MOST_PLACES:,} objects and lists together; make them shorter"
             return error("caller_invalid_request", f"Field {name} is one schema too many: {said}.")
         try:
-            _validator(text, followed)
-        except _Unusable as why:
+            validator_of(text, followed)
+        except Unusable as why:
             return error("caller_invalid_request", f"Field {name} is no JSON schema that can be used: {why}")
     return None
 
@@ -76,7 +52,7 @@ def answer_problem(request: LlmRequest, reply: Reply) -> str | None:
     except orjson.JSONDecodeError as why:
         cut = " because it was cut off; allow more max_output_tokens" if reply.finish_reason == "length" else ""
         return f"it is not JSON ({why}){cut}."
-    return _first_problem(_validator(schema, True), answer)
+    return first_problem(validator_of(schema, True), answer)
 
 
 def checked(call: LlmCall, reply: Reply) -> Reply:
@@ -105,120 +81,6 @@ def answer_text(reply: Reply) -> str:
     return "".join(part["text"] or "" for part in reply.output if part["type"] == "text")
 
 
-def _first_problem(validator: Validator, answer: Any) -> str | None:
-    _left.set([MOST_KEYWORDS])
-    begin()
-    try:
-        found = best_match(islice(validator.iter_errors(answer), 20))
-    except Exception as why:
-        # Whatever a schema leads the library to, the answer is paid for and its usage is kept.
-        return f"it cannot be checked ({type(why).__name__})."
-    if found is None:
-        return None
-    message = found.message if len(found.message) <= LONGEST_PROBLEM else f"{found.message[:LONGEST_PROBLEM]}…"
-    return f"at {found.json_path}, {message}."
-
-
-def _validator(text: str, followed: bool) -> Validator:
-    """The validator of a schema; `_Unusable` where it is none. `followed` says whether answers are checked against it."""
-    return (_made if len(text) > LONGEST_KEPT else _kept)(text, followed)
-
-
-def _made(text: str, followed: bool) -> Validator:
-    try:
-        schema = orjson.loads(text)
-        default: Any = None if "$schema" in schema else Draft202012Validator
-        dialect = validators.validator_for(schema, default)
-        if dialect is None:
-            raise _Unusable(f"the dialect {schema.get('$schema')!r} is not known; leave $schema out.")
-        dialect.check_schema(schema)
-        without = {key: value for key, value in schema.items() if key != "$schema"}
-        if followed:
-            _check_closed(without, specification_with(str(dialect.META_SCHEMA["$schema"])))
-        return _careful(dialect)(without, registry=Registry(), format_checker=FORMATS)
-    except orjson.JSONDecodeError as why:
-        raise _Unusable(f"it is not JSON ({why}).") from None
-    except SchemaError as why:
-        raise _Unusable(f"at {why.json_path}, {why.message[:LONGEST_PROBLEM]}.") from None
-    except (RecursionError, AttributeError, TypeError):
-        raise _Unusable("it is nested too deeply, or has values where schemas belong.") from None
-
-
-#: A schema takes milliseconds to check, and the same ones come with every request.
-_kept = lru_cache(maxsize=1_024)(_made)
-
-
 def _places(text: str) -> int:
     """How many objects and lists are in a JSON text; more where its texts have brackets."""
     return text.count("{") + text.count("[")
-
-
-def _check_closed(schema: dict[str, Any], dialect: Specification[Any]) -> None:
-    """`_Unusable` for a schema that points outside itself, or has what answers cannot be checked against safely."""
-    resource = dialect.create_resource(schema)
-    resolver = Registry().with_resource(resource.id() or "", resource).resolver(base_uri=resource.id() or "")
-    parts = list(_subschemas(resource))
-    known = {id(part) for part in parts}
-    for part in parts:
-        for keyword in ("patternProperties", "$schema"):
-            if keyword in part:
-                raise _Unusable(f"{keyword} is not offered inside it; leave it out.")
-        if isinstance(pattern := part.get("pattern"), str):
-            try:
-                matcher(pattern)
-            except ValueError as why:
-                raise _Unusable(f"its pattern {pattern[:100]!r} {why}.") from None
-        for reference in (part.get("$ref"), part.get("$dynamicRef")):
-            if reference is None:
-                continue
-            if not str(reference).startswith("#"):
-                raise _Unusable(
-                    f"it refers to {str(reference)[:100]!r}; nothing is fetched, so write that schema into it."
-                )
-            try:
-                found = resolver.lookup(reference).contents
-            except Unresolvable:
-                raise _Unusable(f"it refers to {str(reference)[:100]!r}, which it does not have.") from None
-            if not isinstance(found, bool) and id(found) not in known:
-                raise _Unusable(f"it refers to {str(reference)[:100]!r}, which is no schema; write that under $defs.")
-
-
-def _subschemas(resource: Resource[Any]) -> Iterator[dict[str, Any]]:
-    if isinstance(resource.contents, dict):
-        yield resource.contents
-    for inner in resource.subresources():
-        yield from _subschemas(inner)
-
-
-@lru_cache
-def _careful(dialect: type[Validator]) -> type[Validator]:
-    """The dialect with a bound on the keywords that are applied, and on what patterns take."""
-    known = {**dialect.VALIDATORS, "pattern": follow_pattern, "uniqueItems": _unique}
-    counted = {name: _counting(keyword) for name, keyword in known.items()}
-    return cast(type[Validator], validators.extend(dialect, counted))  # type: ignore[no-untyped-call]
-
-
-def _counting(keyword: Any) -> Any:
-    def follow(validator: Validator, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
-        left = _left.get()
-        left[0] -= 1 + (len(value) // ENTRIES if isinstance(value, list | dict) else 0)
-        if left[0] < 0:
-            raise RecursionError
-        yield from keyword(validator, value, instance, schema) or ()
-
-    return follow
-
-
-def _unique(validator: Validator, wanted: Any, instance: Any, _: Any) -> Iterator[ValidationError]:
-    """The keyword `uniqueItems` in linear time; the library's is quadratic."""
-    if wanted and validator.is_type(instance, "array") and len(set(map(_hashable, instance))) < len(instance):
-        yield ValidationError("it has items that are equal")
-
-
-def _hashable(value: Any) -> Any:
-    """What is equal for JSON values that are: 1 and 1.0 are, 1 and true are not."""
-    if isinstance(value, dict):
-        return "object", frozenset((name, _hashable(each)) for name, each in value.items())
-    if isinstance(value, list):
-        return "array", tuple(map(_hashable, value))
-    return type(value) is bool, value

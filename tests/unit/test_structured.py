@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.caller_schemas import LONGEST_PROBLEM
 from agents.providers.base import tool_call_part
 from agents.structured import (
-    LONGEST_PROBLEM,
     REPAIR_TOKENS,
     answer_problem,
     answer_text,
