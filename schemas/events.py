@@ -20,7 +20,7 @@ class ContentPart(TypedDict):
     """
     media_type: str | None
     """
-    IANA media type of `data` or of what `url` points to, such as image/png.
+    IANA media type of `data` or of what `url` points to, such as image/png; Gemini needs it for a URL, too.
     """
     url: str | None
     """

@@ -36,7 +36,7 @@ def with_parts(*parts: dict[str, Any]) -> dict[str, Any]:
 
 CASES: dict[str, dict[str, Any]] = {
     "an image by its bytes": with_parts(medium("image", "image/png")),
-    "an image by its URL": with_parts({"type": "image", "url": "https://example.com/picture.png"}),
+    "an image by its URL": with_parts({"type": "image", "media_type": "image/png", "url": "https://example.com/picture.png"}),
     "a file": with_parts(medium("file", "application/pdf")),
     "a tool": {"prompt": "Weather?", "tools": [WEATHER], "tool_choice": "required"},
     "a tool's result": {"messages": [turn("user", QUESTION), turn("assistant", CALL), turn("tool", RESULT)], "tools": [WEATHER]},
