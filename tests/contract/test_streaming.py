@@ -17,7 +17,7 @@ from config.settings import Key
 from core.errors import ProviderError
 from core.facts import Attempt, usage
 from core.reply import Reply
-from schemas.events import LlmCall, LlmUsage
+from schemas.events import LlmCall, LlmUsage, Tool
 from tests.contract.calling import (
     ATTEMPT,
     Heard,
@@ -39,12 +39,11 @@ from tests.examples import NOON
 __all__ = ["repeating"]
 
 SIXTY = " ".join(f"word{number:02}" for number in range(60))
-TOOL = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
-TOOLS: dict[str, Any] = {
-    "openai": [{"type": "function", "function": {"name": "forecast", "parameters": TOOL}}],
-    "anthropic": [{"name": "forecast", "input_schema": TOOL}],
-    "google": [{"functionDeclarations": [{"name": "forecast", "parametersJsonSchema": TOOL}]}],
-}
+FORECAST = Tool(
+    name="forecast",
+    description=None,
+    parameters='{"type":"object","properties":{"city":{"type":"string"},"days":{"type":"integer"}}}',
+)
 #: What of a cut call is known: nothing where usage comes last, what was read where that is told first, or all so far.
 READ_BY_THEN = {"openai": None, "openai-compatible": None, "anthropic": (10, None), "google": (10, 40)}
 
@@ -97,11 +96,11 @@ def test_a_streamed_answer_is_the_whole_one(simulator: Simulator, name: str) -> 
     assert second["client_request_id"] == ATTEMPT
 
 
-@pytest.mark.parametrize("name", TOOLS)
+@every_provider
 def test_a_streamed_tool_call_is_the_whole_one(simulator: Simulator, name: str) -> None:
     """The arguments of a tool's call come in pieces without text, and are whole JSON in the end."""
     asked = llm_call(name)
-    asked["request"]["provider_options"] = {"tools": json.dumps(TOOLS[name])}
+    asked["request"]["tools"] = [FORECAST]
     result, heard = streamed(simulator, name, asked)
     assert isinstance(result, Reply)
     [part] = result.output
