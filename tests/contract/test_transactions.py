@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from collections.abc import Sequence
 
 import pytest
@@ -59,9 +59,11 @@ def test_one_bad_entry_fails_alone(engine: Engine) -> None:
 def test_whose_caller_has_gone_is_not_run(engine: Engine) -> None:
     """Also where it goes while the transaction of another operation is under way."""
     ran: list[str] = []
+    begun, gone = threading.Event(), threading.Event()
 
     def slow(_: Connection, entries: Sequence[str]) -> list[str]:
-        time.sleep(0.3)
+        begun.set()
+        gone.wait(30)
         ran.extend(entries)
         return list(entries)
 
@@ -73,8 +75,9 @@ def test_whose_caller_has_gone_is_not_run(engine: Engine) -> None:
         transactions = Transactions(engine, most=10, linger=0.01)
         first = asyncio.create_task(transactions.run(slow, "slow"))
         second = asyncio.create_task(transactions.run(quick, "quick"))
-        await asyncio.sleep(0.1)
+        await asyncio.to_thread(begun.wait, 30)
         second.cancel()
+        gone.set()
         assert await first == "slow"
         assert await transactions.run(quick, "later") == "later"
         await transactions.close()
