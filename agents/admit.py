@@ -197,14 +197,17 @@ class Admit:
             self._unchecked()
         if admitted.answer is not None:
             return Emit(unpack(admitted.answer))
-        # A request that was admitted before keeps its plan and the time of its first admission, so that its call is the same event.
+        return Emit((self._call(request, admitted, copy_to, trace),))
+
+    def _call(self, request: LlmRequest, admitted: ledger.Admitted, to: ReplyTo | None, trace: bytes) -> Outgoing:
+        """The call of an admitted request, the same event each time: its plan and its time are those of the first admission."""
         kept = Plan.unpacked(admitted.plan or b"")
         if admitted.kind == "new":
             self._planner.admitted(kept)
         made = request if kept.made is None else self._codec.decode_blocking("LlmRequest", kept.made)
         ready = cast(LlmRequest, made)
-        call = call_of(ready, kept, admitted.admitted_at, copy_to, key_of(ready, kept), admitted.near)
-        return Emit((self._encoder.call(call, trace),))
+        call = call_of(ready, kept, admitted.admitted_at, to, key_of(ready, kept), admitted.near)
+        return self._encoder.call(call, trace)
 
     async def _unless_cancelled(
         self, request: LlmRequest, until: int | None, admission: Coroutine[Any, Any, ledger.Admitted]

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from config.database import create_tables, open_database
 from local.processes import Child, wait_until
+from tests.contract.book import Book
 from tests.contract.simulator import Simulator
 from tests.databases import postgres_server
 
@@ -48,8 +49,8 @@ def engine(empty: Engine) -> Engine:
 
 @pytest.fixture
 def on_sqlite(tmp_path: Path) -> Iterator[Engine]:
-    """An SQLite database of the test's own with all tables."""
-    made = open_database(f"sqlite:///{tmp_path}/ledger.db")
+    """An SQLite database of the test's own with all tables, beside that of `engine`."""
+    made = open_database(f"sqlite:///{tmp_path}/lite.db")
     create_tables(made)
     yield made
     made.dispose()
@@ -78,3 +79,8 @@ def simulator(address: str) -> Iterator[Simulator]:
     made.release()
     yield made
     made.release()
+
+
+@pytest.fixture
+def book(engine: Engine) -> Book:
+    return Book(engine)

@@ -29,7 +29,7 @@ from core.limits import Amounts, Asking, Limit
 from core.outcome import Drop, Emit, Outgoing, Record, pack
 from core.topics import USAGE
 from schemas.codec import Codec, Event
-from tests.contract.test_limits import DAY, NOW
+from tests.contract.book import DAY, NOW
 
 CODEC = Codec()
 LIMITS = (

@@ -18,7 +18,7 @@ from config.transactions import Transactions
 from core.limits import Limit
 from core.outcome import Outgoing
 from schemas.codec import Codec
-from tests.contract.test_limits import DAY, NOW, Book
+from tests.contract.book import DAY, NOW, Book
 
 
 class Died(Exception):

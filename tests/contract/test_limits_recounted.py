@@ -32,15 +32,10 @@ from core.accounts import path_of
 from core.attempts import Begin, OverLimit
 from core.limits import Amounts, Asking, Limit
 from core.windows import calendar
-from tests.contract.test_limits import DAY, NOW, Book
+from tests.contract.book import DAY, NOW, Book
 
 WHO = Limit("/acme/user:ana", "usd", "month", 1_000)
 HOUR = DAY // 24
-
-
-@pytest.fixture
-def book(engine: Engine) -> Book:
-    return Book(engine)
 
 
 @contextmanager

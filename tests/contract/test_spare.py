@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from sqlalchemy import Engine, select, text
 
 from agents.ledgers import Ledgers
 from config import audit, ledger, limit_audit, limits, settling, spare
-from config.database import create_tables, open_database, reading
+from config.database import open_database, reading
 from config.limit_models import COUNTERS
 from config.settings import SettingsError, settings_in
 from config.transactions import Transactions
@@ -35,12 +33,9 @@ DAY: Window = "day"
 
 
 @pytest.fixture
-def aside(tmp_path: Path) -> Iterator[Engine]:
+def aside(on_sqlite: Engine) -> Engine:
     """The spare ledger's database."""
-    found = open_database(f"sqlite:///{tmp_path}/spare.db")
-    create_tables(found)
-    yield found
-    found.dispose()
+    return on_sqlite
 
 
 def now_us() -> int:

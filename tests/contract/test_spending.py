@@ -21,7 +21,7 @@ from config.transactions import Transactions
 from core.outcome import Outgoing
 from core.spending import Rule
 from schemas.codec import Codec
-from tests.contract.test_limits import DAY, Book
+from tests.contract.book import DAY, Book
 
 USD = 1_000_000_000
 RULE = Rule(Decimal(3), 10 * USD)
