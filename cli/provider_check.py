@@ -23,6 +23,7 @@ from config.known_models import cheap_model
 from config.registry import provider_settings
 from config.secrets import CredentialError
 from config.settings import PROVIDER_NAMES, Key, Settings
+from core.attempts import CHECK
 from core.errors import ProviderError
 from core.registry import TIERS, Provider, Registry
 from schemas.events import Error, LlmCall
@@ -113,7 +114,7 @@ async def call(settings: Settings, provider: Provider, model: str, timeout: floa
     client = connect(provider_settings(provider, settings))
     began = time.monotonic()
     try:
-        await client.call(_call(provider, model), str(uuid.uuid4()), timeout, key)
+        await client.call(_call(provider, model), f"{CHECK}{uuid.uuid4()}", timeout, key)
         return Result(provider.name, model, OK, OK, OK, _since(began), None)
     except ProviderError as failed:
         return _failed(provider, model, failed.error, _since(began))

@@ -13,6 +13,8 @@ from schemas.events import AttemptReason, Error
 #: The number of the first call of a request that the spare ledger admitted; one that the ledger knows too, since it was sent again
 #: while that was away, so has calls that are told apart.
 FIRST_UNCHECKED = 1_001
+#: How the ids of calls begin that `millstream providers test` makes: no request stands behind them.
+CHECK = "check-"
 
 
 def attempt_id(request_id: str, number: int) -> str:

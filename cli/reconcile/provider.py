@@ -14,7 +14,7 @@ from cli.reconcile.entries import TOKENS
 from cli.reconcile.topics import Told
 from cli.reconcile.watermark import Watermark
 from core.admission import UUID
-from core.attempts import attempt_id
+from core.attempts import CHECK, attempt_id
 from core.pricing import TOKEN_CLASSES
 from core.reconcile import Book, Line, compare, not_compared
 from core.topics import USAGE
@@ -64,12 +64,15 @@ def provider_lines(account: Account | None, told: Told, marks: Watermark, since_
     }
     theirs, ours = Book("provider", ["calls"]), Book("usage events", ["calls"])
     charged, priced = (Book(name, ["calls", *TOKENS, "cost_nano_usd"]) for name in ("provider", "usage events"))
-    others = under_way = older = unknown = 0
+    others = checks = under_way = older = unknown = 0
     known: set[str] = set()
     for record in account.calls:
         identity = record["client_request_id"]
         if identity is None:
             others += 1
+            continue
+        if identity.startswith(CHECK):
+            checks += 1
             continue
         known.add(identity)
         found = events.get(identity, [])
@@ -100,6 +103,7 @@ def provider_lines(account: Account | None, told: Told, marks: Watermark, since_
             (under_way, "whose requests are still under way"),
             (older, "from before the part of the log that is compared"),
             (others, "without a call id of ours"),
+            (checks, "of `millstream providers test`"),
         )
         if number
     ]

@@ -120,6 +120,16 @@ def test_it_holds_after_every_kind_of_request(proved: Running) -> None:
     assert all(each["body_bytes"] > each["rows"] for each in kept)
 
 
+def test_a_call_that_tests_a_provider_is_told_apart(proved: Running) -> None:
+    """`providers test` makes a real call that no request stands behind: everything still holds, and a note says so."""
+    done = millstream(proved, "providers", "test", "openai")
+    assert done.returncode == 0, done.stdout
+    lines = {line.name: line for line in proof(proved).lines}
+    calls = lines["calls at the provider = usage events"]
+    assert (calls.status, calls.notes) == ("holds", ("1 calls of `millstream providers test`",))
+    assert broken(proved) == {}
+
+
 def test_the_command_prints_it_and_exits_0(proved: Running) -> None:
     """As JSON with the watermark and as a table; `--since` says what it leaves out; without a simulator it says so."""
     done = millstream(proved, "reconcile", "--json", "--simulator", str(proved.stack.simulator_url))
